@@ -1,0 +1,56 @@
+/** Who signed a request: a key of the operator, or the expiring key of one attempt of one job. */
+export type Principal = OperatorPrincipal | JobPrincipal;
+
+export interface OperatorPrincipal {
+  kind: 'operator';
+  accessKeyId: string;
+  /** Name of the role in the ARN that GetCallerIdentity answers. */
+  roleName: string;
+}
+
+export interface JobPrincipal {
+  kind: 'job';
+  accessKeyId: string;
+  jobName: string;
+  attempt: number;
+}
+
+/** What a key may do and how it proves itself. */
+export interface CredentialRecord {
+  secretAccessKey: string;
+  /** Must accompany the key when set; a key without one must come without one. */
+  sessionToken: string | null;
+  /** Epoch milliseconds; null never expires. */
+  expiresAt: number | null;
+  principal: Principal;
+}
+
+/** Finds a key; undefined when there is none. Called for every request, so it should not be slow. */
+export type CredentialLookup = (accessKeyId: string) => CredentialRecord | undefined;
+
+/** Where the service pretends to be: every ARN is made from it. */
+export interface Account {
+  /** Twelve digits. */
+  accountId: string;
+  region: string;
+  /** `aws`, `aws-cn`… of {@link Account.region}. */
+  partition: string;
+}
+
+/** The role that scripts find themselves in; one for all jobs, the session name tells them apart. */
+const JOB_ROLE_NAME = 'TrainyardJob';
+
+/**
+ * The caller's ARN. Always an assumed role: the SageMaker SDKs derive the execution role from it and fail on a
+ * user's ARN (sagemaker-core helper/iam_role_resolver.py).
+ */
+export function principalArn(principal: Principal, account: Account): string {
+  const { role, session } = roleOf(principal);
+  return `arn:${account.partition}:sts::${account.accountId}:assumed-role/${role}/${session}`;
+}
+
+export function roleOf(principal: Principal): { role: string; session: string } {
+  return principal.kind === 'operator'
+    ? { role: principal.roleName, session: principal.accessKeyId }
+    : { role: JOB_ROLE_NAME, session: principal.jobName };
+}
