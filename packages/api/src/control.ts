@@ -52,7 +52,12 @@ export interface AccessCredentials {
 }
 
 export type ChannelSource =
-  | { kind: 's3'; dataType: 'S3Prefix' | 'ManifestFile'; uri: string; distribution: 'FullyReplicated' | 'ShardedByS3Key' }
+  | {
+      kind: 's3';
+      dataType: 'S3Prefix' | 'ManifestFile';
+      uri: string;
+      distribution: 'FullyReplicated' | 'ShardedByS3Key';
+    }
   /** Already mounted (or linked) at the channel's directory by the executor. */
   | { kind: 'mounted'; directory: string; readOnly: boolean };
 
