@@ -30,6 +30,14 @@ export interface AgentBootstrap {
   stateDir: string;
   /** Directory that holds `input/ model/ output/ code/ checkpoints/`: `/opt/ml`, or a private path without namespaces. */
   mlRoot: string;
+  /** Rung of the isolation ladder that this host runs on. */
+  isolation?: 'namespaces' | 'user-namespaces' | 'processes';
+  /** Address of every host of the job as seen from its peers; names resolve only where there are namespaces. */
+  hostAddresses?: Record<string, string>;
+  /** Interface that carries {@link hostAddresses}: `eth0`, or the loopback interface without namespaces. */
+  networkInterface?: string;
+  /** Variables that lead scripts and pip to the internet (`HTTPS_PROXY`, `NO_PROXY`…); empty under network isolation. */
+  egressEnvironment?: Record<string, string>;
 }
 
 export interface RegisterRequest {
