@@ -1,0 +1,146 @@
+import type { CreateTrainingJobRequest } from '@trainyard/api';
+
+/** A CreateTrainingJob body, compiled: no optional member is left, units are in the names. */
+export interface JobSpec {
+  name: string;
+  roleArn: string;
+  image: string;
+  /** Runtime that the image maps to. */
+  runtime: string;
+  frameworkModule: 'sagemaker_pytorch_container.training:main' | null;
+  containerEntrypoint: string[] | null;
+  containerArguments: string[] | null;
+  instanceType: string;
+  instanceCount: number;
+  hyperParameters: Record<string, string>;
+  environment: Record<string, string>;
+  channels: ChannelSpec[];
+  /** `s3://bucket/prefix/<job>/output/` */
+  outputS3Uri: string;
+  outputCompression: 'GZIP' | 'NONE';
+  checkpoint: { s3Uri: string; localPath: string } | null;
+  maxRuntimeMs: number;
+  /** Null: may wait for ever. */
+  maxWaitMs: number | null;
+  maxPendingMs: number | null;
+  /** Attempts after the first that a platform fault may cost. */
+  maxRetries: number;
+  networkIsolated: boolean;
+  metricDefinitions: { name: string; regex: string }[];
+}
+
+export interface ChannelSpec {
+  name: string;
+  source:
+    | {
+        kind: 's3';
+        dataType: 'S3Prefix' | 'ManifestFile';
+        uri: string;
+        distribution: 'FullyReplicated' | 'ShardedByS3Key';
+      }
+    | {
+        kind: 'file_system';
+        fileSystemId: string;
+        /** Below the registered folder, relative, '' for the folder itself. */
+        subdirectory: string;
+        readOnly: boolean;
+      };
+  contentType: string | null;
+  compression: 'None' | 'Gzip';
+  recordWrapper: 'None' | 'RecordIO';
+}
+
+export const HOMOGENEOUS_GROUP = 'homogeneousCluster';
+export const DEFAULT_CHECKPOINT_DIRECTORY = '/opt/ml/checkpoints';
+
+/** Host names of a job in rank order: sorted by code point, so `algo-10` comes before `algo-2`. */
+export function hostNames(instanceCount: number): string[] {
+  return Array.from({ length: instanceCount }, (_, index) => `algo-${index + 1}`).sort();
+}
+
+/** `s3://bucket/prefix` and `s3://bucket/prefix/` both give `s3://bucket/prefix/<job>/output/`. */
+export function outputUri(s3OutputPath: string, jobName: string): string {
+  return `${s3OutputPath.replace(/\/+$/, '')}/${jobName}/output/`;
+}
+
+/**
+ * Which AWS toolkit module the image would run. PyTorch's images (and Hugging Face's on PyTorch) run the PyTorch
+ * toolkit, which knows torchrun and SMDDP flags; any other image gets the generic rules.
+ */
+export function frameworkModuleOf(image: string): JobSpec['frameworkModule'] {
+  const repository = image.split('/').at(-1)?.split(':')[0] ?? '';
+  return /pytorch|smdistributed-modelparallel/.test(repository)
+    ? 'sagemaker_pytorch_container.training:main'
+    : null;
+}
+
+/** FSx for Lustre paths begin with the file system's mount name, EFS paths do not. */
+export function subdirectoryOf(type: string, directoryPath: string): string {
+  const parts = directoryPath.split('/').filter((part) => part !== '' && part !== '.');
+  return (type === 'FSxLustre' ? parts.slice(1) : parts).join('/');
+}
+
+/** @param request a body that passed the model's constraints and {@link checkRules} */
+export function compileJobSpec(request: CreateTrainingJobRequest, runtime: string): JobSpec {
+  const algorithm = request.AlgorithmSpecification!;
+  const image = algorithm.TrainingImage!;
+  const isSet = (value: unknown): value is NonNullable<unknown> => value !== undefined && value !== null;
+  return {
+    name: request.TrainingJobName,
+    roleArn: request.RoleArn,
+    image,
+    runtime,
+    frameworkModule: frameworkModuleOf(image),
+    containerEntrypoint: algorithm.ContainerEntrypoint ?? null,
+    containerArguments: algorithm.ContainerArguments ?? null,
+    instanceType: request.ResourceConfig!.InstanceType!,
+    instanceCount: request.ResourceConfig!.InstanceCount!,
+    hyperParameters: request.HyperParameters ?? {},
+    environment: request.Environment ?? {},
+    channels: (request.InputDataConfig ?? []).map((channel): ChannelSpec => {
+      const s3 = channel.DataSource?.S3DataSource;
+      const folder = channel.DataSource?.FileSystemDataSource;
+      return {
+        name: channel.ChannelName,
+        source: s3
+          ? {
+              kind: 's3',
+              dataType: s3.S3DataType === 'ManifestFile' ? 'ManifestFile' : 'S3Prefix',
+              uri: s3.S3Uri,
+              distribution:
+                s3.S3DataDistributionType === 'ShardedByS3Key' ? 'ShardedByS3Key' : 'FullyReplicated',
+            }
+          : {
+              kind: 'file_system',
+              fileSystemId: folder!.FileSystemId,
+              subdirectory: subdirectoryOf(folder!.FileSystemType, folder!.DirectoryPath),
+              readOnly: folder!.FileSystemAccessMode !== 'rw',
+            },
+        contentType: channel.ContentType ?? null,
+        compression: channel.CompressionType === 'Gzip' ? 'Gzip' : 'None',
+        recordWrapper: channel.RecordWrapperType === 'RecordIO' ? 'RecordIO' : 'None',
+      };
+    }),
+    outputS3Uri: outputUri(request.OutputDataConfig.S3OutputPath, request.TrainingJobName),
+    outputCompression: request.OutputDataConfig.CompressionType === 'NONE' ? 'NONE' : 'GZIP',
+    checkpoint: isSet(request.CheckpointConfig)
+      ? {
+          s3Uri: request.CheckpointConfig.S3Uri,
+          localPath: request.CheckpointConfig.LocalPath ?? DEFAULT_CHECKPOINT_DIRECTORY,
+        }
+      : null,
+    maxRuntimeMs: (request.StoppingCondition?.MaxRuntimeInSeconds ?? 86_400) * 1000,
+    maxWaitMs: isSet(request.StoppingCondition?.MaxWaitTimeInSeconds)
+      ? request.StoppingCondition.MaxWaitTimeInSeconds * 1000
+      : null,
+    maxPendingMs: isSet(request.StoppingCondition?.MaxPendingTimeInSeconds)
+      ? request.StoppingCondition.MaxPendingTimeInSeconds * 1000
+      : null,
+    maxRetries: request.RetryStrategy?.MaximumRetryAttempts ?? 0,
+    networkIsolated: request.EnableNetworkIsolation ?? false,
+    metricDefinitions: (algorithm.MetricDefinitions ?? []).map((metric) => ({
+      name: metric.Name,
+      regex: metric.Regex,
+    })),
+  };
+}
