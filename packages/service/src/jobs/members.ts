@@ -121,37 +121,23 @@ function parentOf(path: string): string {
  * (with list positions). An unset member, `null`, `false`, an empty list and an empty map count as not set.
  */
 export function membersUsed(request: object): (MemberUse & { written: string })[] {
-  const found = new Map<string, MemberUse & { written: string }>();
+  const found: (MemberUse & { written: string })[] = [];
   const visit = (value: unknown, path: string, written: string): void => {
     if (value === undefined || value === null || value === false) return;
-    if (Array.isArray(value)) {
-      value.forEach((element, index) => visit(element, `${path}[]`, `${written}[${index}]`));
-      return;
-    }
+    if (Array.isArray(value) && value.length === 0) return;
     const own = MEMBERS[path];
     if (own && own.treatment !== 'honoured') {
-      const key = `${path}|${written}`;
-      if (!found.has(key)) found.set(key, { path, treatment: own, written });
-      return;
-    }
-    if (typeof value === 'object') {
+      found.push({ path, treatment: own, written });
+    } else if (Array.isArray(value)) {
+      value.forEach((element, index) => visit(element, `${path}[]`, `${written}[${index}]`));
+    } else if (typeof value === 'object') {
       for (const [name, inner] of Object.entries(value)) {
         visit(inner, path === '' ? name : `${path}.${name}`, written === '' ? name : `${written}.${name}`);
       }
     }
   };
-  for (const [name, value] of Object.entries(request)) {
-    const own = MEMBERS[name];
-    if (own && own.treatment !== 'honoured') {
-      const empty =
-        value === undefined ||
-        value === null ||
-        value === false ||
-        (Array.isArray(value) && value.length === 0);
-      if (!empty) found.set(name, { path: name, treatment: own, written: name });
-    } else visit(value, name, name);
-  }
-  return [...found.values()];
+  visit(request, '', '');
+  return found;
 }
 
 /** Sentences for the job's description: members that were accepted without effect. */

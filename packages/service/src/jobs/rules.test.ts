@@ -1,0 +1,186 @@
+import type { CreateTrainingJobRequest } from '@trainyard/api';
+import { describe, expect, it } from 'vitest';
+import { checkRules } from './rules.ts';
+
+const context = {
+  runtimeFor: (image: string) =>
+    image.includes('pytorch') ? { runtime: 'pytorch' } : { problem: `No runtime for ${image}.` },
+  fileSystemPath: (id: string) => (id === 'fs-0123456789abcdef0' ? '/data' : null),
+};
+
+const base = (change: Partial<CreateTrainingJobRequest> = {}): CreateTrainingJobRequest => ({
+  TrainingJobName: 'job',
+  RoleArn: 'arn:aws:iam::000000000000:role/Train',
+  AlgorithmSpecification: { TrainingImage: 'x/pytorch-training:2.3.0-cpu-py311', TrainingInputMode: 'File' },
+  OutputDataConfig: { S3OutputPath: 's3://bucket/out' },
+  ResourceConfig: { InstanceType: 'ml.m5.xlarge', InstanceCount: 2, VolumeSizeInGB: 30 },
+  StoppingCondition: { MaxRuntimeInSeconds: 3600 },
+  ...change,
+});
+const s3 = (uri = 's3://bucket/train') => ({
+  S3DataSource: { S3DataType: 'S3Prefix', S3Uri: uri, S3DataDistributionType: 'FullyReplicated' } as const,
+});
+
+describe('rules across members', () => {
+  it('find nothing wrong with an ordinary request', () => {
+    expect(checkRules(base(), context)).toEqual({ problems: [], runtime: 'pytorch' });
+  });
+
+  it.each<[string, Partial<CreateTrainingJobRequest>, RegExp]>([
+    [
+      'an image without a runtime',
+      { AlgorithmSpecification: { TrainingImage: 'x/tensorflow:1', TrainingInputMode: 'File' } },
+      /No runtime for x\/tensorflow:1/,
+    ],
+    ['no algorithm', { AlgorithmSpecification: undefined }, /AlgorithmSpecification is missing/],
+    [
+      'no image',
+      { AlgorithmSpecification: { TrainingInputMode: 'File' } },
+      /neither TrainingImage nor AlgorithmName/,
+    ],
+    [
+      'zero instances',
+      { ResourceConfig: { InstanceType: 'ml.m5.xlarge', InstanceCount: 0 } },
+      /InstanceCount is 0/,
+    ],
+    [
+      'instance groups',
+      {
+        ResourceConfig: {
+          InstanceGroups: [{ InstanceGroupName: 'a', InstanceCount: 1, InstanceType: 'ml.m5.xlarge' }],
+        },
+      },
+      /ResourceConfig\.InstanceGroups is not supported/,
+    ],
+    [
+      'a serverless job',
+      { ServerlessJobConfig: { BaseModelArn: 'x', JobType: 'FineTuning' } } as never,
+      /ServerlessJobConfig is not supported/,
+    ],
+    [
+      'a run time beyond 28 days',
+      { StoppingCondition: { MaxRuntimeInSeconds: 2_419_201 } },
+      /MaxRuntimeInSeconds is 2419201.*2419200/,
+    ],
+    [
+      'a wait without spot',
+      { StoppingCondition: { MaxRuntimeInSeconds: 10, MaxWaitTimeInSeconds: 20 } },
+      /only supported when EnableManagedSpotTraining/,
+    ],
+    [
+      'spot with too short a wait',
+      {
+        EnableManagedSpotTraining: true,
+        StoppingCondition: { MaxRuntimeInSeconds: 100, MaxWaitTimeInSeconds: 20 },
+      },
+      /got 20 and 100/,
+    ],
+    [
+      'two channels of one name',
+      {
+        InputDataConfig: [
+          { ChannelName: 'a', DataSource: s3() },
+          { ChannelName: 'a', DataSource: s3() },
+        ],
+      },
+      /two channels named 'a'/,
+    ],
+    [
+      'a channel named ..',
+      { InputDataConfig: [{ ChannelName: '..', DataSource: s3() }] },
+      /is not a folder name/,
+    ],
+    [
+      'a channel without a source',
+      { InputDataConfig: [{ ChannelName: 'a', DataSource: {} }] },
+      /DataSource has no member/,
+    ],
+    [
+      'Pipe mode',
+      { InputDataConfig: [{ ChannelName: 'a', InputMode: 'Pipe', DataSource: s3() }] },
+      /Pipe is not supported/,
+    ],
+    [
+      'Gzip in File mode',
+      { InputDataConfig: [{ ChannelName: 'a', CompressionType: 'Gzip', DataSource: s3() }] },
+      /Gzip is only allowed in Pipe mode/,
+    ],
+    [
+      'an https input',
+      { InputDataConfig: [{ ChannelName: 'a', DataSource: s3('https://bucket/x') }] },
+      /must have the form s3:/,
+    ],
+    [
+      'a bucket with capitals',
+      { OutputDataConfig: { S3OutputPath: 's3://Bucket/x' } },
+      /'Bucket' is not a bucket name/,
+    ],
+    [
+      'an unknown file system',
+      {
+        InputDataConfig: [
+          {
+            ChannelName: 'a',
+            DataSource: {
+              FileSystemDataSource: {
+                FileSystemId: 'fs-00000000000000000',
+                FileSystemType: 'EFS',
+                FileSystemAccessMode: 'ro',
+                DirectoryPath: '/',
+              },
+            },
+          },
+        ],
+      },
+      /is not known here/,
+    ],
+    [
+      'a path that climbs out',
+      {
+        InputDataConfig: [
+          {
+            ChannelName: 'a',
+            DataSource: {
+              FileSystemDataSource: {
+                FileSystemId: 'fs-0123456789abcdef0',
+                FileSystemType: 'EFS',
+                FileSystemAccessMode: 'ro',
+                DirectoryPath: '/a/../../etc',
+              },
+            },
+          },
+        ],
+      },
+      /must be absolute and without '\.\.'/,
+    ],
+    [
+      'checkpoints outside /opt/ml',
+      { CheckpointConfig: { S3Uri: 's3://bucket/c', LocalPath: '/etc' } },
+      /must be a folder below \/opt\/ml/,
+    ],
+    [
+      'a tag twice',
+      {
+        Tags: [
+          { Key: 'a', Value: '1' },
+          { Key: 'a', Value: '2' },
+        ],
+      },
+      /key 'a' more than once/,
+    ],
+    ['a reserved tag', { Tags: [{ Key: 'aws:x', Value: '1' }] }, /prefix aws: is reserved/],
+  ])('refuse %s', (_what, change, message) => {
+    expect(checkRules(base(change), context).problems.join('\n')).toMatch(message);
+  });
+
+  it('report every problem of a request together', () => {
+    const { problems } = checkRules(
+      base({
+        ResourceConfig: { InstanceType: 'ml.m5.xlarge', InstanceCount: 0 },
+        StoppingCondition: { MaxRuntimeInSeconds: 3_000_000 },
+      }),
+      context,
+    );
+    expect(problems).toHaveLength(2);
+  });
+});
