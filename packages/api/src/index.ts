@@ -18,6 +18,15 @@ export * from './sagemaker-errors.ts';
 export * from './signature-errors.ts';
 export * from './signed-fetch.ts';
 export * from './sigv4/chunks.ts';
+export { parseQuery } from './sigv4/canonical.ts';
+export type { PayloadRule } from './sigv4/payload.ts';
+export type {
+  AccessKey,
+  KeyLookup,
+  RawRequest,
+  SignatureFailure,
+  SignatureFailureReason,
+} from './sigv4/raw-request.ts';
 export * from './sigv4/sign.ts';
 export * from './sigv4/sigv2.ts';
 export * from './sigv4/verify.ts';

@@ -1,5 +1,5 @@
 import type { ErrorProtocol, ServiceError } from './errors.ts';
-import type { SignatureFailure } from './sigv4/verify.ts';
+import type { SignatureFailure } from './sigv4/raw-request.ts';
 
 /** The error that each protocol has for a failed verification. */
 export function signatureError(
