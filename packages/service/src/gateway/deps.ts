@@ -1,10 +1,12 @@
+import type { ArnScope } from '@trainyard/api';
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
-import type { Account, CredentialLookup, Principal } from './principal.ts';
+import type { CredentialLookup, Principal } from './principal.ts';
 import type { AuthenticatedS3Request } from './s3/request.ts';
 
 /** Everything the gateway needs from the rest of the service. */
 export interface GatewayDeps {
-  account: Account;
+  /** Region and account of every ARN. */
+  account: ArnScope;
   /** Regions that a credential scope may name; null accepts any (one set of jobs, whatever the region). */
   allowedRegions: readonly string[] | null;
   /** Path of the public URL that a proxy leaves on requests, such as `/trainyard`; empty for none. */

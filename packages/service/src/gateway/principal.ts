@@ -1,3 +1,5 @@
+import { type ArnScope, assumedRoleArn } from '@trainyard/api';
+
 /** Who signed a request: a key of the operator, or the expiring key of one attempt of one job. */
 export type Principal = OperatorPrincipal | JobPrincipal;
 
@@ -28,15 +30,6 @@ export interface CredentialRecord {
 /** Finds a key; undefined when there is none. Called for every request, so it should not be slow. */
 export type CredentialLookup = (accessKeyId: string) => CredentialRecord | undefined;
 
-/** Where the service pretends to be: every ARN is made from it. */
-export interface Account {
-  /** Twelve digits. */
-  accountId: string;
-  region: string;
-  /** `aws`, `aws-cn`… of {@link Account.region}. */
-  partition: string;
-}
-
 /** The role that scripts find themselves in; one for all jobs, the session name tells them apart. */
 const JOB_ROLE_NAME = 'TrainyardJob';
 
@@ -44,9 +37,9 @@ const JOB_ROLE_NAME = 'TrainyardJob';
  * The caller's ARN. Always an assumed role: the SageMaker SDKs derive the execution role from it and fail on a
  * user's ARN (sagemaker-core helper/iam_role_resolver.py).
  */
-export function principalArn(principal: Principal, account: Account): string {
+export function principalArn(principal: Principal, account: ArnScope): string {
   const { role, session } = roleOf(principal);
-  return `arn:${account.partition}:sts::${account.accountId}:assumed-role/${role}/${session}`;
+  return assumedRoleArn(account, role, session);
 }
 
 export function roleOf(principal: Principal): { role: string; session: string } {
