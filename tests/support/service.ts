@@ -1,0 +1,170 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import type { AwsClient, DescribeTrainingJobResponse, S3Client } from '@trainyard/api';
+import { createAwsClient, createS3Client } from '@trainyard/api';
+import { until } from './until.ts';
+
+export const ROOT = resolve(import.meta.dirname, '../..');
+export const RUNTIMES = process.env['TRAINYARD_RUNTIMES'] ?? join(ROOT, '.trainyard/runtimes');
+export const RUNTIME_PYTHON = join(RUNTIMES, 'pytorch/bin/python');
+export const BUCKET = 'test-bucket';
+export const ROLE = 'arn:aws:iam::000000000000:role/Test';
+export const IMAGE = '763104351884.dkr.ecr.us-west-2.amazonaws.com/pytorch-training:2.3.0-cpu-py311';
+
+export interface TestService {
+  readonly dataDir: string;
+  readonly url: string;
+  readonly pid: number;
+  readonly credentials: { accessKeyId: string; secretAccessKey: string };
+  readonly aws: AwsClient;
+  readonly s3: S3Client;
+  /** Variables that point AWS clients here. */
+  readonly environment: Record<string, string>;
+  describe(name: string): Promise<DescribeTrainingJobResponse>;
+  /** Trainyard's own API, signed. */
+  log(): string;
+  kill(signal?: NodeJS.Signals): Promise<void>;
+  /** Starts again on the same data directory. */
+  start(): Promise<void>;
+  /** Ends the service, every host it started, and removes the directory. */
+  dispose(): Promise<void>;
+}
+
+/** A real service of the build in a directory of its own. */
+export async function startService(
+  options: { hosts?: number; environment?: Record<string, string>; flags?: string[] } = {},
+): Promise<TestService> {
+  const dataDir = mkdtempSync(join(tmpdir(), 'trainyard-test-'));
+  let child: ChildProcess | null = null;
+  let url = '';
+  let aws: AwsClient;
+  let s3: S3Client;
+  let credentials = { accessKeyId: '', secretAccessKey: '' };
+  const logFile = join(dataDir, 'service.log');
+
+  const start = async (): Promise<void> => {
+    const output = openSync(logFile, 'a');
+    child = spawn(
+      process.execPath,
+      [
+        join(ROOT, 'packages/service/dist/trainyard-service.mjs'),
+        '--data',
+        dataDir,
+        '--port',
+        '0',
+        ...(options.hosts ? ['--hosts', String(options.hosts)] : []),
+        ...(options.flags ?? []),
+      ],
+      {
+        env: { ...clean(process.env), TRAINYARD_RUNTIMES: RUNTIMES, ...options.environment },
+        stdio: ['ignore', output, output],
+      },
+    );
+    const { pid } = child;
+    const file = await until(
+      'the service to listen',
+      () => {
+        if (child?.exitCode !== null) throw new Error(`the service ended: ${readFileSync(logFile, 'utf8')}`);
+        const found = JSON.parse(readFileSync(join(dataDir, 'service.json'), 'utf8')) as {
+          url: string;
+          pid: number;
+        };
+        return found.pid === pid ? found : null;
+      },
+      { deadlineMs: 30_000 },
+    );
+    url = file.url;
+    credentials = JSON.parse(readFileSync(join(dataDir, 'credentials.json'), 'utf8')) as typeof credentials;
+    const connection = { region: 'us-west-2', credentials };
+    aws = createAwsClient({ endpoint: url, ...connection });
+    s3 = createS3Client({ endpoint: url, ...connection });
+  };
+
+  const kill = async (signal: NodeJS.Signals = 'SIGKILL'): Promise<void> => {
+    const current = child;
+    if (!current || current.exitCode !== null || current.signalCode !== null) return;
+    const gone = new Promise((done) => current.once('exit', done));
+    current.kill(signal);
+    await gone;
+  };
+
+  await start();
+  await s3!.createBucket(BUCKET);
+  return {
+    dataDir,
+    get url() {
+      return url;
+    },
+    get pid() {
+      return child!.pid!;
+    },
+    get credentials() {
+      return credentials;
+    },
+    get aws() {
+      return aws;
+    },
+    get s3() {
+      return s3;
+    },
+    get environment() {
+      return {
+        AWS_ENDPOINT_URL: url,
+        AWS_ACCESS_KEY_ID: credentials.accessKeyId,
+        AWS_SECRET_ACCESS_KEY: credentials.secretAccessKey,
+        AWS_REGION: 'us-west-2',
+        AWS_DEFAULT_REGION: 'us-west-2',
+        AWS_EC2_METADATA_DISABLED: 'true',
+      };
+    },
+    describe: (name) => aws.sagemaker.call('DescribeTrainingJob', { TrainingJobName: name }),
+    log: () => readFileSync(logFile, 'utf8'),
+    kill,
+    start,
+    dispose: async () => {
+      await kill('SIGTERM');
+      // A test that failed may have left a job behind; the clean-up must not depend on the code under test.
+      for (const pid of processesOf(dataDir)) {
+        try {
+          process.kill(pid, 'SIGKILL');
+        } catch {
+          // It ended by itself.
+        }
+      }
+      await until('the processes of the test to be gone', () => processesOf(dataDir).length === 0, {
+        deadlineMs: 20_000,
+      });
+      rmSync(dataDir, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Variables of the developer's own set-up must not reach a test. */
+function clean(environment: NodeJS.ProcessEnv): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(environment).filter(
+      (entry): entry is [string, string] =>
+        entry[1] !== undefined && !/^(AWS_(?!CA_BUNDLE)|TRAINYARD_|SM_|SAGEMAKER_)/.test(entry[0]),
+    ),
+  );
+}
+
+/** Processes of this machine (hosts' process trees included) that have the text in their command line or environment. */
+export function processesOf(text: string): number[] {
+  const found: number[] = [];
+  for (const entry of readdirSync('/proc')) {
+    if (!/^\d+$/.test(entry) || Number(entry) === process.pid) continue;
+    try {
+      const state = readFileSync(`/proc/${entry}/stat`, 'utf8').split(') ')[1]?.[0];
+      if (state === 'Z') continue;
+      const about =
+        readFileSync(`/proc/${entry}/cmdline`, 'latin1') + readFileSync(`/proc/${entry}/environ`, 'latin1');
+      if (about.includes(text)) found.push(Number(entry));
+    } catch {
+      // Gone meanwhile, or another user's.
+    }
+  }
+  return found;
+}
