@@ -65,9 +65,7 @@ SCALARS = {
     "integer": "number",
     "long": "number",
     "float": "number",
-    "double": "number",
     "timestamp": "Date",
-    "blob": "Uint8Array",
 }
 
 NOTICE = """\

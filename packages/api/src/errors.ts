@@ -322,3 +322,17 @@ export function clientError(
 ): ServiceError {
   return make(client[code], code, data, cause);
 }
+
+/** An error as a client read it from an answer. Codes outside the catalogue are kept: the caller acts on 4xx, the operator on 5xx. */
+export function errorFromCode(
+  protocol: Exclude<ErrorProtocol, 'client'>,
+  code: string,
+  status: number,
+  message: string,
+  data: ErrorData = {},
+): ServiceError {
+  const catalogue: Readonly<Record<string, CatalogueEntry>> = ERROR_CATALOGUE[protocol];
+  const entry = Object.hasOwn(catalogue, code) ? catalogue[code] : undefined;
+  const actor = entry?.actor ?? (status >= 500 ? 'operator' : 'caller');
+  return new ServiceError({ code, status, actor, message: message || `${code} (status ${status})`, data });
+}

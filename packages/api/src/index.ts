@@ -1,5 +1,6 @@
 export * from './arn.ts';
 export * from './client.ts';
+export * from './codec.ts';
 export * from './control.ts';
 export * from './credentials.ts';
 export * from './errors.ts';
@@ -12,6 +13,7 @@ export type { Hasher } from './hasher.ts';
 export * from './hyperparameters.ts';
 export * from './instance.ts';
 export type { Operation, ServiceModel, Shape } from './model.ts';
+export { modelOf, operationStatus, type ServiceName } from './models.ts';
 export * from './s3.ts';
 export * from './s3-uri.ts';
 export * from './sagemaker-errors.ts';
@@ -31,4 +33,12 @@ export * from './sigv4/sign.ts';
 export * from './sigv4/sigv2.ts';
 export * from './sigv4/verify.ts';
 export * from './validate.ts';
+export {
+  escapeXml,
+  parseXml,
+  type XmlElement,
+  xmlChild,
+  xmlChildren,
+  xmlText,
+} from './xml.ts';
 export { webCryptoHasher } from './webcrypto-hasher.ts';

@@ -1,17 +1,6 @@
 /** One row of a generated table. Names in `members`, `member`, `key` and `value` are keys of `ServiceModel.shapes`. */
 export interface Shape {
-  type:
-    | 'structure'
-    | 'list'
-    | 'map'
-    | 'string'
-    | 'boolean'
-    | 'integer'
-    | 'long'
-    | 'float'
-    | 'double'
-    | 'timestamp'
-    | 'blob';
+  type: 'structure' | 'list' | 'map' | 'string' | 'boolean' | 'integer' | 'long' | 'float' | 'timestamp';
   required?: readonly string[];
   members?: Readonly<Record<string, string>>;
   member?: string;
@@ -24,6 +13,8 @@ export interface Shape {
   pattern?: string;
   /** The same language in JavaScript's spelling, where the published one does not compile. */
   regex?: string;
+  /** As AWS's messages show it, where that differs. */
+  printed?: string;
   enum?: readonly string[];
 }
 

@@ -1,4 +1,4 @@
-import type { ConnectionOptions } from './client.ts';
+import type { ConnectionOptions } from './signed-fetch.ts';
 
 export interface S3ClientOptions extends ConnectionOptions {
   /** Base URL; buckets are addressed path-style below it. */
