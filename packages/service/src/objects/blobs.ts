@@ -100,8 +100,7 @@ export class BlobDirectory {
       } catch (error) {
         if (!NO_HARD_LINKS.has((error as NodeJS.ErrnoException).code ?? '')) throw error;
         await copyFile(this.#path(source), temporary, constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL);
-        const file = await open(temporary, 'r+');
-        await file.sync().finally(() => file.close());
+        await syncPath(temporary, 'r+');
       }
       await this.#publish(temporary, name);
       return name;
@@ -248,7 +247,14 @@ async function removeIfPresent(path: string): Promise<void> {
 
 /** Makes the entries of a directory durable. Windows cannot open directories and needs no such step. */
 async function syncDirectory(path: string): Promise<void> {
-  if (process.platform === 'win32') return;
-  const directory = await open(path, 'r');
-  await directory.sync().finally(() => directory.close());
+  if (process.platform !== 'win32') await syncPath(path, 'r');
+}
+
+async function syncPath(path: string, flags: 'r' | 'r+'): Promise<void> {
+  const file = await open(path, flags);
+  try {
+    await file.sync();
+  } finally {
+    await file.close();
+  }
 }

@@ -61,7 +61,7 @@ export function compareKeys(a: string, b: string): number {
  * UTF-8 bytes order as code points do, so the last code point is advanced.
  */
 export function afterPrefix(prefix: string): string | null {
-  const points = [...prefix];
+  const points = Array.from(prefix); // code points, not UTF-16 units
   while (points.length > 0) {
     const point = points.pop()!.codePointAt(0)!;
     if (point === 0x10ffff) continue;
