@@ -23,6 +23,8 @@ export interface GatewayDeps {
   agent: AgentHandler;
   /** Everything below `/_trainyard/v1/`, signed as service `trainyard`. */
   trainyard: TrainyardHandler;
+  /** Answer of `GET /_trainyard/v1/health`, the one call without a signature: nothing in it may be secret. */
+  health: () => Record<string, unknown>;
   /** Told of every answer that is our own fault, with the request id that the client saw. */
   reportInternalError: (error: unknown, context: { requestId: string; action: string }) => void;
 }

@@ -1,11 +1,11 @@
 import type { ArnScope, LogGroup, LogStream, LogsOperations } from '@trainyard/api';
-import { jsonError, logGroupArn, logStreamArn, parseArn } from '@trainyard/api';
+import { jsonError, logGroupArn, logStreamArn } from '@trainyard/api';
 import type { EventPage } from './events.ts';
 import { ALWAYS, MAX_PAGE_EVENTS } from './events.ts';
 import { filterEvents } from './filter.ts';
 import { acceptEvents } from './put.ts';
 import type { LogStore } from './store.ts';
-import { isReservedForHosts } from './stream-name.ts';
+import { groupOfIdentifier, isReservedForHosts } from './stream-name.ts';
 import type { LogGroupRow, LogStreamRow } from './streams.ts';
 import { formatNameToken, formatStreamToken, parseNameToken, parseStreamToken } from './tokens.ts';
 
@@ -228,9 +228,4 @@ export function createLogsOperations(store: LogStore, { account, now }: LogsOper
       };
     },
   };
-}
-
-function groupOfIdentifier(identifier: string): string {
-  const arn = parseArn(identifier);
-  return arn === null ? identifier : arn.resource.replace(/^log-group:/, '').replace(/:\*$/, '');
 }

@@ -110,6 +110,8 @@ test('reading on from a cursor gives every line once, hosts mixed by time, also 
   ]);
   const third = store.readAfter('job', second.cursor, 100);
   expect(third).toEqual({ events: [], cursor: second.cursor });
+  const inMiddle = first.events[1]?.cursor ?? '';
+  expect(store.readAfter('job', inMiddle, 100).events).toHaveLength(5);
 });
 
 test('a cursor that cannot be read starts at the beginning, and other jobs stay out', () => {

@@ -45,9 +45,16 @@ export interface LogNotice {
   metricPoints: number;
 }
 
+export interface JobLogEvent extends LogEventRow {
+  stream: string;
+  host: string;
+  /** Reading on after this line; survives a restart of the service. */
+  cursor: string;
+}
+
 export interface JobLogPage {
-  events: (LogEventRow & { stream: string; host: string })[];
-  /** Pass it to the next call; it survives a restart of the service. */
+  events: JobLogEvent[];
+  /** That of the last line, or the one that was given. */
   cursor: string;
 }
 
@@ -134,19 +141,20 @@ export function createLogStore(database: Database, options: LogStoreOptions): Lo
     },
 
     readAfter(jobName, cursor, limit) {
-      const positions = parseCursor(cursor);
       const rows = new Map(streams.ofJob(jobName).map((row) => [row.id, row]));
+      const before = parseCursor(cursor);
+      const positions = new Map([...rows.keys()].map((id) => [id, before.get(id) ?? 0]));
       const sources = [...rows.values()]
         .filter((row) => row.nextSeq > (positions.get(row.id) ?? 0))
         .map((row) => events.sourceByNumber(row, positions.get(row.id) ?? 0, Math.min(limit, 500)));
-      const page: JobLogPage['events'] = [];
+      const page: JobLogEvent[] = [];
       for (const event of mergeByTime(sources)) {
         if (page.length === limit) break;
         const row = rows.get(event.streamId) as LogStreamRow;
-        page.push({ ...event, stream: row.name, host: row.host ?? '' });
         positions.set(event.streamId, event.seq + 1);
+        page.push({ ...event, stream: row.name, host: row.host ?? '', cursor: formatCursor(positions) });
       }
-      return { events: page, cursor: formatCursor(positions) };
+      return { events: page, cursor: page.at(-1)?.cursor ?? cursor };
     },
 
     subscribe(jobName, callback) {
@@ -167,16 +175,19 @@ export function createLogStore(database: Database, options: LogStoreOptions): Lo
   };
 }
 
-/** One `stream:number` per stream that was read from, the number being that of the next line. */
+/** `stream.number` for each stream that was read from, the number being that of the next line; short, for an event id. */
 function formatCursor(positions: ReadonlyMap<number, number>): string {
-  return [...positions].map(([streamId, seq]) => `${streamId}:${seq}`).join(',');
+  const parts: string[] = [];
+  for (const [id, seq] of positions) if (seq > 0) parts.push(`${id.toString(36)}.${seq.toString(36)}`);
+  return parts.join('-');
 }
 
 function parseCursor(cursor: string): Map<number, number> {
   const positions = new Map<number, number>();
-  for (const part of cursor.split(',')) {
-    const match = /^(\d{1,15}):(\d{1,15})$/.exec(part);
-    if (match !== null) positions.set(Number(match[1]), Number(match[2]));
+  for (const part of cursor.split('-')) {
+    const match = /^([0-9a-z]{1,10})\.([0-9a-z]{1,10})$/.exec(part);
+    if (match !== null)
+      positions.set(Number.parseInt(match[1] ?? '', 36), Number.parseInt(match[2] ?? '', 36));
   }
   return positions;
 }

@@ -1,3 +1,5 @@
+import { parseArn } from '@trainyard/api';
+
 /** The group of every training job's streams, as on SageMaker. */
 export const TRAINING_LOG_GROUP = '/aws/sagemaker/TrainingJobs';
 
@@ -12,4 +14,10 @@ export function hostStreamName(jobName: string, host: string, startedAt: number)
  */
 export function isReservedForHosts(group: string, stream: string): boolean {
   return group === TRAINING_LOG_GROUP && /^[^/]+\/algo-\d+-\d+$/.test(stream);
+}
+
+/** The name in `logGroupIdentifier`, which holds a name or an ARN. */
+export function groupOfIdentifier(identifier: string): string {
+  const arn = parseArn(identifier);
+  return arn === null ? identifier : arn.resource.replace(/^log-group:/, '').replace(/:\*$/, '');
 }

@@ -1,0 +1,83 @@
+import type { ServerResponse } from 'node:http';
+import type { ErrorProtocol, ServiceError } from '@trainyard/api';
+import type { Call } from './call.ts';
+
+/** The form in which a protocol says no. */
+export type AnswerForm = Exclude<ErrorProtocol, 'client'>;
+
+/** Every answer carries an id that the service's log knows too; S3 clients look for their own names. */
+export function setRequestId(response: ServerResponse, requestId: string, form: AnswerForm): void {
+  if (form === 's3') {
+    response.setHeader('x-amz-request-id', requestId);
+    response.setHeader('x-amz-id-2', hostIdOf(requestId));
+  } else {
+    response.setHeader('x-amzn-RequestId', requestId);
+  }
+}
+
+export function sendJson(
+  response: ServerResponse,
+  status: number,
+  value: unknown,
+  contentType = 'application/x-amz-json-1.1',
+): void {
+  send(response, status, contentType, JSON.stringify(value));
+}
+
+export function sendXml(response: ServerResponse, status: number, xml: string): void {
+  send(response, status, 'text/xml', xml);
+}
+
+/** Says no in the protocol's own form. Headers must not have been sent. */
+export function sendError(
+  { response, requestId, method }: Call,
+  form: AnswerForm,
+  error: ServiceError,
+): void {
+  const { code, message, status } = error;
+  if (form === 'json') {
+    response.setHeader('x-amzn-ErrorType', code);
+    sendJson(response, status, { __type: code, message });
+  } else if (form === 'query') {
+    const type = status < 500 ? 'Sender' : 'Receiver';
+    sendXml(
+      response,
+      status,
+      `<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>${type}</Type><Code>${escapeXml(code)}</Code><Message>${escapeXml(message)}</Message></Error><RequestId>${requestId}</RequestId></ErrorResponse>\n`,
+    );
+  } else if (method === 'HEAD') {
+    // The client knows nothing but the status: SDKs turn it into "404 Not Found".
+    response.writeHead(status).end();
+  } else {
+    const region = code === 'AuthorizationHeaderMalformed' ? regionOf(error) : '';
+    response.writeHead(status, { 'content-type': 'application/xml' });
+    response.end(
+      `<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>${escapeXml(code)}</Code><Message>${escapeXml(message)}</Message>${region}<RequestId>${requestId}</RequestId><HostId>${hostIdOf(requestId)}</HostId></Error>`,
+    );
+  }
+}
+
+/** Text inside an element or attribute; what XML 1.0 cannot hold at all becomes U+FFFD. */
+export function escapeXml(text: string): string {
+  return (
+    text
+      // oxlint-disable-next-line no-control-regex
+      .replaceAll(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]|\p{Surrogate}/gu, '\ufffd')
+      .replaceAll(/[&<>"'\r]/g, (character) => `&#${character.charCodeAt(0)};`)
+  );
+}
+
+function send(response: ServerResponse, status: number, contentType: string, text: string): void {
+  const body = Buffer.from(text);
+  response.writeHead(status, { 'content-type': contentType, 'content-length': body.length });
+  response.end(body);
+}
+
+/** S3 clients that signed for another region may try again with this one. */
+function regionOf({ data }: ServiceError): string {
+  return typeof data.expected === 'string' && data.region !== undefined
+    ? `<Region>${escapeXml(data.expected)}</Region>`
+    : '';
+}
+
+const hostIdOf = (requestId: string): string => Buffer.from(`trainyard ${requestId}`).toString('base64');
