@@ -1,0 +1,40 @@
+import { EstimatorBase } from './estimator-base.ts';
+import type { EstimatorProfile } from './estimator-base.ts';
+import type { CommonOptions, SourceOptions } from './estimator-options.ts';
+import { attachOptions } from './attach.ts';
+import type { AttachOptions } from './attach.ts';
+
+export interface EstimatorOptions extends CommonOptions, Partial<SourceOptions> {
+  /** Training image: what it starts is up to it. */
+  imageUri: string;
+}
+
+/** An estimator for any training image. Without `entryPoint` hyperparameters are passed as Python's `str` of them. */
+export class Estimator extends EstimatorBase {
+  /** @throws InvalidOption with every problem of the options */
+  constructor(options: EstimatorOptions) {
+    super(options, () => profileOf(options));
+  }
+
+  /**
+   * An estimator with the options of an earlier job, which becomes its latest one.
+   * @throws as {@link EstimatorBase.fit} with `wait`, unless `wait` is false; RequestRefused when there is no such job
+   */
+  static async attach(jobName: string, options: AttachOptions = {}): Promise<Estimator> {
+    const { job, common, source, imageUri } = await attachOptions(jobName, options);
+    const estimator = new Estimator({ ...common, ...source, imageUri });
+    await estimator.adopt(job, options);
+    return estimator;
+  }
+}
+
+function profileOf(options: EstimatorOptions): EstimatorProfile {
+  const { entryPoint } = options;
+  return {
+    imageUri: () => options.imageUri,
+    source: entryPoint === undefined ? null : { ...options, entryPoint },
+    isFramework: false,
+    launchHyperparameters: {},
+    metricsTimeSeries: undefined,
+  };
+}

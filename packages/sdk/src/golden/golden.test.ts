@@ -1,0 +1,217 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { CreateTrainingJobRequest } from '@trainyard/api';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { Estimator, FileSystemInput, PyTorch, Session, TrainingInput } from '../index.ts';
+import type { EstimatorBase, FitOptions, Inputs, JobPlan, PyTorchOptions } from '../index.ts';
+import { packSource } from '../source/source-archive.ts';
+
+interface Golden {
+  request: CreateTrainingJobRequest;
+  sourcedir_members?: string[];
+}
+
+const session = new Session({
+  on: 'aws',
+  region: 'us-west-2',
+  credentials: { accessKeyId: 'AKIDEXAMPLE', secretAccessKey: 'secret' },
+  // The captures have the bucket that account 123456789012 gets by default.
+  defaultBucket: 'sagemaker-us-west-2-123456789012',
+  accountId: '123456789012',
+});
+const role = 'arn:aws:iam::123456789012:role/x';
+const training = { training: 's3://my-bucket/train' };
+let sourceDir: string;
+let D: Pick<PyTorchOptions, 'entryPoint' | 'sourceDir' | 'role' | 'session'>;
+
+beforeAll(() => {
+  sourceDir = mkdtempSync(join(tmpdir(), 'trainyard-golden-'));
+  for (const name of ['train.py', 'requirements.txt']) writeFileSync(join(sourceDir, name), '\n');
+  D = { entryPoint: 'train.py', sourceDir, role, session };
+});
+afterAll(() => rmSync(sourceDir, { recursive: true, force: true }));
+
+const p4d = { instanceCount: 2, instanceType: 'ml.p4d.24xlarge' };
+const pytorch23 = { ...p4d, frameworkVersion: '2.3.0', pyVersion: 'py311' };
+const pytorch20 = { ...p4d, frameworkVersion: '2.0.1', pyVersion: 'py310' };
+const torchDistributed = { torch_distributed: { enabled: true } };
+const fsx = {
+  fileSystemId: 'fs-0123456789abcdef0',
+  fileSystemType: 'FSxLustre',
+  directoryPath: '/fsx-mount/train',
+} as const;
+const ownImage = '123456789012.dkr.ecr.us-west-2.amazonaws.com/my:latest';
+
+interface Case {
+  make: () => EstimatorBase;
+  inputs?: Inputs;
+  fit?: FitOptions;
+}
+
+/** One row per captured file: the same call in TypeScript. */
+const cases: Record<string, Case> = {
+  'v2-estimator-image': {
+    make: () => new Estimator({ ...D, ...p4d, imageUri: ownImage, hyperparameters: { epochs: 3 } }),
+  },
+  'v2-estimator-image-no-source': {
+    make: () =>
+      new Estimator({
+        ...p4d,
+        role,
+        session,
+        imageUri: ownImage,
+        hyperparameters: { epochs: 3 },
+        containerEntryPoint: ['python3', '/opt/ml/code/x.py'],
+        containerArguments: ['--a', '1'],
+      }),
+    inputs: 's3://my-bucket/train',
+  },
+  'v2-pytorch-none': {
+    make: () =>
+      new PyTorch({
+        ...D,
+        ...p4d,
+        frameworkVersion: '2.3',
+        pyVersion: 'py311',
+        hyperparameters: { epochs: 3, lr: 0.1, name: 'abc', flag: true, list: [1, 2], d: { a: 1 } },
+      }),
+  },
+  'v2-pytorch-torch_distributed': {
+    make: () => new PyTorch({ ...D, ...pytorch23, distribution: torchDistributed }),
+  },
+  'v2-pytorch-torch_distributed-custom-image': {
+    make: () =>
+      new PyTorch({
+        ...D,
+        ...p4d,
+        imageUri: '123456789012.dkr.ecr.us-west-2.amazonaws.com/my-smddp:latest',
+        distribution: torchDistributed,
+      }),
+  },
+  'v2-pytorch-pytorchddp': {
+    make: () => new PyTorch({ ...D, ...pytorch20, distribution: { pytorchddp: { enabled: true } } }),
+  },
+  'v2-pytorch-pytorchddp-g5': {
+    make: () =>
+      new PyTorch({
+        ...D,
+        ...pytorch20,
+        instanceType: 'ml.g5.12xlarge',
+        distribution: { pytorchddp: { enabled: true } },
+      }),
+  },
+  'v2-pytorch-pytorchddp-custom-mpi-options': {
+    make: () =>
+      new PyTorch({
+        ...D,
+        ...pytorch20,
+        distribution: { pytorchddp: { enabled: true, custom_mpi_options: '-verbose --NCCL_DEBUG=INFO' } },
+      }),
+  },
+  'v2-pytorch-mpi': {
+    make: () =>
+      new PyTorch({
+        ...D,
+        ...pytorch23,
+        distribution: { mpi: { enabled: true, processesPerHost: 8, customMpiOptions: '--NCCL_DEBUG INFO' } },
+      }),
+  },
+  'v2-pytorch-cpu-mpi': {
+    make: () =>
+      new PyTorch({
+        ...D,
+        ...pytorch23,
+        instanceType: 'ml.c5.xlarge',
+        distribution: { mpi: { enabled: true, processes_per_host: 2 } },
+      }),
+  },
+  'v2-pytorch-fsx': {
+    make: () =>
+      new PyTorch({
+        ...D,
+        ...pytorch23,
+        subnets: ['subnet-0abc', 'subnet-0def'],
+        securityGroupIds: ['sg-0123'],
+        distribution: torchDistributed,
+      }),
+    inputs: { train: new FileSystemInput({ ...fsx, fileSystemAccessMode: 'ro' }) },
+  },
+  'v2-pytorch-fsx-without-vpc': {
+    make: () => new PyTorch({ ...D, ...pytorch23, distribution: torchDistributed }),
+    inputs: new FileSystemInput(fsx),
+  },
+  'v2-pytorch-full-options': {
+    make: () =>
+      new PyTorch({
+        ...D,
+        ...pytorch23,
+        hyperparameters: { epochs: 3 },
+        environment: { FI_PROVIDER: 'efa', NCCL_DEBUG: 'INFO' },
+        volumeSize: 200,
+        volumeKmsKey: 'vk',
+        outputKmsKey: 'ok',
+        maxRun: 3600,
+        useSpotInstances: true,
+        maxWait: 7200,
+        checkpointS3Uri: 's3://my-bucket/ckpt',
+        checkpointLocalPath: '/opt/ml/checkpoints',
+        outputPath: 's3://my-bucket/out',
+        codeLocation: 's3://my-bucket/code',
+        baseJobName: 'my-base',
+        encryptInterContainerTraffic: true,
+        enableNetworkIsolation: true,
+        maxRetryAttempts: 3,
+        tags: [{ Key: 'a', Value: 'b' }],
+        metricDefinitions: [{ Name: 'loss', Regex: 'loss=([0-9.]+)' }],
+        disableProfiler: true,
+        debuggerHookConfig: false,
+        distribution: torchDistributed,
+      }),
+    inputs: {
+      train: new TrainingInput('s3://my-bucket/train', {
+        distribution: 'ShardedByS3Key',
+        contentType: 'application/x-recordio',
+        inputMode: 'FastFile',
+        shuffleConfig: { seed: 7 },
+      }),
+      val: new TrainingInput('s3://my-bucket/val', {
+        inputMode: 'Pipe',
+        compression: 'Gzip',
+        recordWrapping: 'RecordIO',
+      }),
+    },
+    fit: { jobName: 'explicit-name' },
+  },
+};
+
+function readGolden<T>(name: string): T {
+  return JSON.parse(readFileSync(join(import.meta.dirname, `${name}.json`), 'utf8')) as T;
+}
+
+/** The capture's job name, wherever it stands, becomes the one that was rendered. */
+function withJobName(golden: Golden, jobName: string): CreateTrainingJobRequest {
+  return JSON.parse(
+    JSON.stringify(golden.request).replaceAll(golden.request.TrainingJobName, jobName),
+  ) as CreateTrainingJobRequest;
+}
+
+async function render({ make, inputs, fit }: Case): Promise<JobPlan> {
+  return await make().render(inputs ?? training, fit ?? {});
+}
+
+test.each(Object.keys(cases))('the request equals golden/%s.json member for member', async (name) => {
+  const golden = readGolden<Golden>(name);
+  const { request } = await render(cases[name] as Case);
+  expect(request).toStrictEqual(withJobName(golden, request.TrainingJobName));
+  const form = (jobName: string): string => jobName.replace(/\d/g, '0');
+  expect(form(request.TrainingJobName)).toBe(form(golden.request.TrainingJobName));
+});
+
+test('the code archive has the members of golden/v2-pytorch-torch_distributed.json', async () => {
+  const golden = readGolden<Golden>('v2-pytorch-torch_distributed');
+  const { uploads } = await render(cases['v2-pytorch-torch_distributed'] as Case);
+  const [upload] = uploads;
+  if (upload?.kind !== 'source') throw new Error('no source upload was planned');
+  expect((await packSource(upload.selection)).members).toEqual(golden.sourcedir_members);
+});

@@ -1,0 +1,45 @@
+export { PythonFloat } from '@trainyard/api';
+export type {
+  Credentials,
+  CredentialsSource,
+  DescribeTrainingJobResponse,
+  PythonValue,
+} from '@trainyard/api';
+export type { AttachOptions } from './attach.ts';
+export type { Connection } from './connection.ts';
+export type { Distribution, Mpi, MpiOptions, PyTorchDdp, TorchDistributed } from './distribution.ts';
+export {
+  defaultDataDirectory,
+  readServiceCredentials,
+  readServiceRecord,
+} from './embedded/data-directory.ts';
+export type { ServiceCredentials, ServiceRecord } from './embedded/data-directory.ts';
+export type { Environment } from './environment.ts';
+export {
+  InvalidOption,
+  MaxRuntimeExceeded,
+  MaxWaitTimeExceeded,
+  RequestRefused,
+  ServiceUnavailable,
+  TrainingDidNotComplete,
+  TrainingFailed,
+  TrainingStopped,
+} from './errors.ts';
+export { Estimator } from './estimator.ts';
+export type { EstimatorOptions } from './estimator.ts';
+export type { EstimatorBase, FitOptions } from './estimator-base.ts';
+export type { CommonOptions, Hyperparameters, SourceOptions } from './estimator-options.ts';
+export type { TrainingJobEvent } from './follow/job-event.ts';
+export { PyTorch } from './frameworks/pytorch.ts';
+export type { PyTorchOptions } from './frameworks/pytorch.ts';
+export { FileSystemInput, TrainingInput } from './inputs.ts';
+export type { FileSystemInputOptions, Input, Inputs, TrainingInputOptions } from './inputs.ts';
+export type { JobPlan, PlannedUpload } from './job-plan.ts';
+export { LogPrinter } from './log-printer.ts';
+export type { PrintTarget } from './log-printer.ts';
+export type { Problem, WarningHandler } from './problem.ts';
+export { Session } from './session.ts';
+export type { SessionOptions } from './session.ts';
+export { TrainingJob } from './training-job.ts';
+export type { FollowOptions } from './training-job.ts';
+export type { TrainyardApi } from './trainyard-api.ts';
