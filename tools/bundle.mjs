@@ -22,12 +22,19 @@ const programs = [
 
 const nodeModules = new Set([...builtinModules, ...builtinModules.map((name) => `node:${name}`)]);
 
+// All are tried, so that one broken program does not hide the others.
 for (const program of programs) {
   if (!existsSync(join(root, program.entry))) {
     console.log(`skipped ${program.output}: there is no ${program.entry}`);
     continue;
   }
-  await bundle(program);
+  try {
+    await bundle(program);
+  } catch (error) {
+    // esbuild has printed its own errors with their places.
+    console.error(error.errors ? `${program.output} was not bundled` : error.message);
+    process.exitCode = 1;
+  }
 }
 
 async function bundle({ entry, output, chunks }) {

@@ -57,7 +57,7 @@ test.each([
   [
     'packages/service/src/jobs/rules.ts',
     `import { x } from '../gateway/server.ts';`,
-    'jobs may import store, not gateway',
+    'jobs may import store, placement, not gateway',
   ],
   ['packages/service/src/objects/disk.ts', `import { x } from '../main.ts';`, 'main.ts wires'],
   [

@@ -1,0 +1,45 @@
+import type { DescribeTrainingJobResponse } from '@trainyard/sdk';
+import { formatDuration } from './duration.ts';
+import { formatMetric } from './metric-course.ts';
+
+/** A description as lines of name and value, what a person asks for first; `--json` has the rest. */
+export function describeJob(job: DescribeTrainingJobResponse): string {
+  const { ResourceConfig: resources, SecondaryStatusTransitions: transitions = [] } = job;
+  const userValues = Object.entries(job.HyperParameters ?? {}).filter(
+    ([name]) => !name.startsWith('sagemaker_'),
+  );
+  const lines: [string, string | undefined][] = [
+    ['Name', job.TrainingJobName],
+    ['Status', `${job.TrainingJobStatus} (${job.SecondaryStatus})`],
+    ['Reason', job.FailureReason],
+    ['Hosts', resources && `${resources.InstanceCount} × ${resources.InstanceType}`],
+    ['Image', job.AlgorithmSpecification?.TrainingImage],
+    ['Script', job.HyperParameters?.['sagemaker_program']],
+    ['Hyperparameters', userValues.map(([name, value]) => `${name}=${value}`).join(' ') || undefined],
+    ['Inputs', job.InputDataConfig?.map((channel) => channel.ChannelName).join(' ')],
+    ['Model', job.ModelArtifacts?.S3ModelArtifacts],
+    ['Metrics', finalMetrics(job)],
+    ['Created', job.CreationTime.toISOString()],
+    ['Ended', job.TrainingEndTime?.toISOString()],
+    ...transitions.map(({ Status, StartTime, EndTime, StatusMessage }, index): [string, string] => {
+      const took = EndTime ? formatDuration(EndTime.getTime() - StartTime.getTime()) : 'so far';
+      return [
+        index === 0 ? 'Phases' : '',
+        `${Status.padEnd(12)} ${took.padEnd(12)} ${StatusMessage ?? ''}`.trimEnd(),
+      ];
+    }),
+  ];
+  return lines
+    .filter((line): line is [string, string] => line[1] !== undefined && line[1] !== '')
+    .map(([name, value]) => `${name.padEnd(17)}${value}\n`)
+    .join('');
+}
+
+function finalMetrics({
+  FinalMetricDataList: metrics = [],
+}: DescribeTrainingJobResponse): string | undefined {
+  const texts = metrics.flatMap(({ MetricName: name, Value: value }) =>
+    name === undefined || value === undefined ? [] : [`${name}=${formatMetric(value)}`],
+  );
+  return texts.join(' ') || undefined;
+}
