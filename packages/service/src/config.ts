@@ -16,8 +16,6 @@ export interface ServiceConfig {
   region: string;
   accountId: string;
   hostLimit: number;
-  /** External S3 endpoint that takes the place of the embedded store; null: embedded. */
-  s3EndpointUrl: string | null;
   preload: boolean;
   agentPath: string;
   initDir: string;
@@ -31,7 +29,6 @@ interface ConfigFile {
   region?: string;
   accountId?: string;
   hosts?: number;
-  s3EndpointUrl?: string;
   preload?: boolean;
   idleMinutes?: number;
 }
@@ -66,7 +63,6 @@ export function readConfig(argv: string[], environment: NodeJS.ProcessEnv): Serv
     region,
     accountId,
     hostLimit: wholeNumber('--hosts', flags.hosts ?? String(file.hosts ?? DEFAULT_HOST_LIMIT), 1, 250),
-    s3EndpointUrl: file.s3EndpointUrl ?? null,
     preload: (file.preload ?? true) && environment['TRAINYARD_PRELOAD'] !== '0',
     agentPath: environment['TRAINYARD_AGENT'] ?? resolve(here, '../../launch/dist/agent.mjs'),
     initDir: environment['TRAINYARD_INIT'] ?? resolve(here, '../../launch/init'),

@@ -105,7 +105,7 @@ export class AgentApi {
     this.#deps.reported(host.job);
     // The address under which the host reached us is the one its scripts can use too.
     const endpointUrl = `http://${request.headers.host}`;
-    return { ...host.plan, endpointUrl, s3EndpointUrl: host.plan.s3EndpointUrl || endpointUrl };
+    return { ...host.plan, endpointUrl, s3EndpointUrl: endpointUrl };
   }
 
   async #sync(host: Host, body: SyncRequest, signal: AbortSignal): Promise<SyncResponse> {

@@ -18,14 +18,12 @@ export interface PlanContext {
   scriptCredentials: AccessCredentials | null;
   /** Left of MaxRuntimeInSeconds after earlier attempts. */
   maxRuntimeMs: number;
-  /** External S3 endpoint, null for the embedded store. */
-  s3EndpointUrl: string | null;
   request: Record<string, unknown>;
 }
 
 /**
  * The plans of all hosts of an attempt. Every host gets the same sorted list of hosts, so that ranks agree.
- * `endpointUrl` is filled in when the host registers: only the host knows under which address it reached us.
+ * The endpoints are filled in when the host registers: only the host knows under which address it reached us.
  */
 export function hostPlans(spec: JobSpec, context: PlanContext): HostPlan[] {
   const hosts = hostNames(spec.instanceCount);
@@ -43,7 +41,7 @@ export function hostPlans(spec: JobSpec, context: PlanContext): HostPlan[] {
     region: context.region,
     accountId: context.accountId,
     endpointUrl: '',
-    s3EndpointUrl: context.s3EndpointUrl ?? '',
+    s3EndpointUrl: '',
     agentCredentials: context.agentCredentials,
     scriptCredentials: context.scriptCredentials,
     networkIsolated: spec.networkIsolated,

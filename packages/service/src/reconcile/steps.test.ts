@@ -77,7 +77,6 @@ describe('the reconcile loop', () => {
       region: 'us-west-2',
       accountId: '000000000000',
       networkInterfaceName: 'eth0',
-      s3EndpointUrl: null,
       now: () => now,
       hostToken: (job, attempt, host) => `${job}.${attempt}.${host}`,
       runtimePlan: (name) => ({ name, python: '/usr/bin/python3', binDirs: [], preload: false }),

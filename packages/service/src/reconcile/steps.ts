@@ -29,7 +29,6 @@ export interface StepContext {
   region: string;
   accountId: string;
   networkInterfaceName: string;
-  s3EndpointUrl: string | null;
   now: () => number;
   /** Host tokens must be the same when a step is repeated. */
   hostToken: (job: string, attempt: number, host: string) => string;
@@ -116,7 +115,6 @@ function queued(job: Job, context: StepContext): boolean {
       agentCredentials: key(),
       scriptCredentials: spec.networkIsolated ? null : key(),
       maxRuntimeMs: remaining,
-      s3EndpointUrl: context.s3EndpointUrl,
       request: job.request as unknown as Record<string, unknown>,
     });
     context.hosts.insert(
