@@ -1,4 +1,4 @@
-"""Writes packages/api/src/hyperparameters.fixture.json: what CPython makes of hyperparameter texts.
+"""Writes packages/api/src/generated/python-values.fixture.json: what CPython makes of hyperparameter texts.
 
 Run with the training image's Python (any CPython from 3.10 on gives the same file):
 
@@ -11,7 +11,7 @@ import json
 import pathlib
 import random
 
-TARGET = pathlib.Path(__file__).resolve().parents[2] / "packages/api/src/hyperparameters.fixture.json"
+TARGET = pathlib.Path(__file__).resolve().parents[2] / "packages/api/src/generated/python-values.fixture.json"
 
 WRITTEN = [
     "adam", '"adam"', "", " ", "1", "-1", "0", "-0", "01", "1.", ".5", "+1", "1e3", "1E3", "-0.0", "1.0", "100000.0",

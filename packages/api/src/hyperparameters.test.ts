@@ -21,7 +21,7 @@ interface Case {
 }
 
 const cases = JSON.parse(
-  readFileSync(new URL('./hyperparameters.fixture.json', import.meta.url), 'utf8'),
+  readFileSync(new URL('./generated/python-values.fixture.json', import.meta.url), 'utf8'),
 ) as Case[];
 
 describe('like CPython', () => {

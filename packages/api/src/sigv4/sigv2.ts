@@ -83,22 +83,29 @@ export function verifySigV2Query<K extends AccessKey>(
 
     const amz = amzValues(headers, query);
     const key = await findKey(accessKeyId, amz.get('x-amz-security-token'), lookup, now, equalsConstantTime);
-    const text = [
-      request.method,
-      headers.get('content-md5')?.[0] ?? optional(query, 'content-md5') ?? '',
-      headers.get('content-type')?.[0] ?? optional(query, 'content-type') ?? '',
-      expires,
-      ...[...amz.keys()].sort().map((name) => `${name}:${amz.get(name)}`),
-      (options.virtualBucket === undefined ? '' : `/${options.virtualBucket}`) +
-        path +
-        signedParameters(rawQuery),
-    ].join('\n');
-    const mac = await hasher.hmacSha1(encodeUtf8(key.secretAccessKey), binaryBytes(text));
-    if (!equalsConstantTime(btoa(String.fromCharCode(...mac)), signature)) {
+    const textFor = (resource: string) =>
+      [
+        request.method,
+        headers.get('content-md5')?.[0] ?? optional(query, 'content-md5') ?? '',
+        headers.get('content-type')?.[0] ?? optional(query, 'content-type') ?? '',
+        expires,
+        ...[...amz.keys()].sort().map((name) => `${name}:${amz.get(name)}`),
+        resource + signedParameters(rawQuery),
+      ].join('\n');
+    const resource = (options.virtualBucket === undefined ? '' : `/${options.virtualBucket}`) + path;
+    // boto3 asks for `/bucket` and signs `/bucket/`; both name the bucket.
+    const resources = /^\/[^/]+$/.test(resource) ? [resource, `${resource}/`] : [resource];
+    const secret = encodeUtf8(key.secretAccessKey);
+    let matches = false;
+    for (const candidate of resources) {
+      const mac = await hasher.hmacSha1(secret, binaryBytes(textFor(candidate)));
+      if (equalsConstantTime(btoa(String.fromCharCode(...mac)), signature)) matches = true;
+    }
+    if (!matches) {
       throw new SignatureRejection(
         'bad_signature',
         `The signature does not match the request. Check the secret key of '${accessKeyId}', the method and the headers.`,
-        { accessKeyId, stringToSign: text },
+        { accessKeyId, stringToSign: textFor(resource) },
       );
     }
     return {
@@ -124,7 +131,7 @@ function single(query: readonly QueryPair[], name: string): string {
   return value;
 }
 
-/** boto3 moves `x-amz-*` headers into the query when it presigns; either place counts, not both. */
+/** boto3 moves `x-amz-*` headers into the query when it presigns; either place counts, and both when they agree. */
 function amzValues(
   headers: ReadonlyMap<string, readonly string[]>,
   query: readonly QueryPair[],
@@ -135,7 +142,7 @@ function amzValues(
   }
   for (const [name, value] of query) {
     if (!name.startsWith('x-amz-')) continue;
-    if (values.has(name)) throw malformed(`${name} was sent more than once`);
+    if ((values.get(name) ?? value) !== value) throw malformed(`${name} differs between header and query`);
     values.set(name, value);
   }
   return values;
