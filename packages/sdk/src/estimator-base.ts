@@ -22,7 +22,8 @@ import { ProblemList } from './problem.ts';
 import { buildRequest } from './request.ts';
 import { Session } from './session.ts';
 import { TrainingJob } from './training-job.ts';
-import { carryOut } from './uploads.ts';
+import { prepareUpload } from './uploads.ts';
+import type { PreparedUpload } from './uploads.ts';
 
 /** What one class of estimators adds to the common options. */
 export interface EstimatorProfile {
@@ -282,22 +283,22 @@ export abstract class EstimatorBase {
   }
 
   async #upload(plan: JobPlan): Promise<void> {
-    await this.session.ensureDefaultBucket();
+    const uploads: PreparedUpload[] = [];
     for (const upload of plan.uploads) {
-      await this.session.use((connection) =>
-        carryOut(upload, {
-          s3: connection.s3,
-          sourceHeaders: connection.kind === 'aws' ? this.#encryptionHeaders(upload) : {},
-          onWarning: (warning) => this.session.warn([warning]),
-        }),
+      uploads.push(await prepareUpload(upload, (warning) => this.session.warn([warning])));
+    }
+    await this.session.ensureDefaultBucket();
+    for (const upload of uploads) {
+      await this.session.use(({ s3, kind }) =>
+        upload.send(s3, kind === 'aws' ? this.#encryptionHeaders(upload.bucket) : {}),
       );
     }
   }
 
   /** AWS's SDK encrypts code with KMS: with the output's key when it lies in the output's bucket. */
-  #encryptionHeaders(upload: PlannedUpload): Record<string, string> {
+  #encryptionHeaders(bucket: string): Record<string, string> {
     const { outputKmsKey, outputPath } = this.#options;
-    const isOutputBucket = outputPath === undefined || parseS3Uri(outputPath).bucket === upload.bucket;
+    const isOutputBucket = outputPath === undefined || parseS3Uri(outputPath).bucket === bucket;
     return {
       'x-amz-server-side-encryption': 'aws:kms',
       ...(outputKmsKey !== undefined &&

@@ -3,7 +3,12 @@ import { isServiceError } from '@trainyard/api';
 import { findCredentials, findEndpoints, findRegion } from './aws-environment.ts';
 import type { Connection } from './connection.ts';
 import { createConnection } from './connection.ts';
-import { checkHealth, defaultDataDirectory, waitForExit } from './embedded/data-directory.ts';
+import {
+  checkHealth,
+  defaultDataDirectory,
+  readServiceRecord,
+  waitForExit,
+} from './embedded/data-directory.ts';
 import { ensureService, findService } from './embedded/embedded-service.ts';
 import type { EmbeddedService } from './embedded/embedded-service.ts';
 import { InvalidOption, ServiceUnavailable } from './errors.ts';
@@ -95,6 +100,23 @@ export class Session {
     }
   }
 
+  /**
+   * As {@link use}, but an embedded service that was stopped on purpose stays so: it removed its record, one that
+   * died did not.
+   * @throws ServiceUnavailable for such a one
+   */
+  async useRunning<Result>(action: (connection: Connection) => Promise<Result>): Promise<Result> {
+    return await this.use(async (connection) => {
+      if (connection.kind === 'embedded' && readServiceRecord(this.dataDirectory) === null) {
+        throw new ServiceUnavailable(
+          this.dataDirectory,
+          `The service of ${this.dataDirectory} was stopped; its jobs run on and any next command starts it again.`,
+        );
+      }
+      return await action(connection);
+    });
+  }
+
   /** Looks again for the service: an embedded one has another port after each start. */
   reconnect(): Promise<Connection> {
     this.#connection = null;
@@ -103,8 +125,9 @@ export class Session {
 
   /** Makes the default bucket unless it is there. @returns its name */
   async ensureDefaultBucket(): Promise<string> {
-    return await this.use(async ({ s3, defaultBucket }) => {
-      const bucket = await defaultBucket();
+    return await this.use(async (connection) => {
+      const { s3 } = connection;
+      const bucket = await connection.defaultBucket();
       if (this.#hasDefaultBucket) return bucket;
       if (!(await s3.headBucket({ bucket }))) await s3.createBucket({ bucket });
       this.#hasDefaultBucket = true;

@@ -3,7 +3,7 @@ import { isServiceError } from '@trainyard/api';
 import { errorOfEnd } from './errors.ts';
 import { followPolling } from './follow/follow-polling.ts';
 import type { PollingTimes } from './follow/follow-polling.ts';
-import { followStream } from './follow/follow-stream.ts';
+import { DEFAULT_STREAM_TIMES, followStream } from './follow/follow-stream.ts';
 import { isTerminal } from './follow/job-event.ts';
 import type { TrainingJobEvent } from './follow/job-event.ts';
 import { LogPrinter } from './log-printer.ts';
@@ -17,6 +17,10 @@ export interface FollowOptions {
   /** Where the service has no event stream. @default every 10 s */
   polling?: PollingTimes;
 }
+
+/** How long a service may be away while its job is followed: one of this machine is back at once or was stopped. */
+const EMBEDDED_PATIENCE_MS = 10_000;
+const REMOTE_PATIENCE_MS = 120_000;
 
 /** A training job by its name; holds no state, so several may stand for one job. */
 export class TrainingJob {
@@ -70,11 +74,13 @@ export class TrainingJob {
       return;
     }
     const open = (lastEventId: string | null, signal: AbortSignal): Promise<ReadableStream<Uint8Array>> =>
-      this.session.use(({ trainyard }) => {
+      this.session.useRunning(({ trainyard }) => {
         if (!trainyard) throw new TypeError('The endpoint is no longer a Trainyard service.');
         return trainyard.openEvents(this.name, lastEventId, signal);
       });
-    yield* followStream({ open }, { after: options.after ?? null, signal: options.signal });
+    const patienceMs = connection.kind === 'embedded' ? EMBEDDED_PATIENCE_MS : REMOTE_PATIENCE_MS;
+    const times = { ...DEFAULT_STREAM_TIMES, patienceMs };
+    yield* followStream({ open }, { after: options.after ?? null, signal: options.signal, times });
   }
 
   /**

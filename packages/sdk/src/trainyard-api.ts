@@ -1,5 +1,5 @@
-import type { SignedFetch } from '@trainyard/api';
-import { clientError, ServiceError } from '@trainyard/api';
+import type { ServiceError, SignedFetch } from '@trainyard/api';
+import { clientError, errorFromCode } from '@trainyard/api';
 
 /** The calls that a Trainyard service has besides AWS's, below `/_trainyard/v1/`. */
 export interface TrainyardApi {
@@ -64,10 +64,6 @@ async function readError(response: Response): Promise<ServiceError> {
   } catch {
     // A proxy's page: the status says what there is to say.
   }
-  return new ServiceError({
-    code: body.__type?.split('#').at(-1) ?? `HTTP${response.status}`,
-    status: response.status,
-    actor: response.status >= 500 ? 'us' : 'caller',
-    message: body.message ?? `The service answered with status ${response.status}.`,
-  });
+  const code = body.__type?.split('#').at(-1) ?? 'InvalidResponse';
+  return errorFromCode('json', code, response.status, body.message ?? '');
 }

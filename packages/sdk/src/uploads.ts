@@ -13,31 +13,36 @@ const PART_BYTES = 16 * 2 ** 20;
 const MAX_PARTS = 10_000;
 const FILES_AT_ONCE = 8;
 
-export interface UploadContext {
-  s3: Pick<S3Client, 'putObject' | 'uploadMultipart'>;
-  /** Headers for the code archive: encryption on AWS. */
-  sourceHeaders: Readonly<Record<string, string>>;
-  onWarning: WarningHandler;
+type Uploader = Pick<S3Client, 'putObject' | 'uploadMultipart'>;
+
+export interface PreparedUpload {
+  bucket: string;
+  /** May be called again after a failure. `headers` go with the code archive: encryption on AWS. */
+  send(s3: Uploader, headers: Readonly<Record<string, string>>): Promise<void>;
 }
 
-/** Carries out one planned upload. @throws InvalidOption when a local file is missing or a directory is empty. */
-export async function carryOut(upload: PlannedUpload, context: UploadContext): Promise<void> {
+/**
+ * Reads what an upload needs of this machine, so that every mistake is found before the first byte is sent.
+ * @throws InvalidOption when a local file is missing or a directory is empty.
+ */
+export async function prepareUpload(
+  upload: PlannedUpload,
+  onWarning: WarningHandler,
+): Promise<PreparedUpload> {
   const { bucket, key } = upload;
   if (upload.kind === 'source') {
-    const archive = await packSource(upload.selection);
-    for (const warning of archive.warnings) context.onWarning(warning);
-    await context.s3.putObject({ bucket, key, body: archive.body, headers: context.sourceHeaders });
-  } else if (upload.kind === 'file') {
-    await putFile({ bucket, key, path: upload.path }, context.s3);
-  } else {
-    await putDirectory(upload, context.s3);
+    const { body, warnings } = await packSource(upload.selection);
+    for (const warning of warnings) onWarning(warning);
+    return { bucket, send: async (s3, headers) => void (await s3.putObject({ bucket, key, body, headers })) };
   }
+  if (upload.kind === 'file') {
+    return { bucket, send: (s3) => putFile({ bucket, key, path: upload.path }, s3) };
+  }
+  const files = await listFiles(upload);
+  return { bucket, send: (s3) => putFiles(files, { bucket, prefix: key }, s3) };
 }
 
-async function putDirectory(
-  upload: Extract<PlannedUpload, { kind: 'directory' }>,
-  s3: UploadContext['s3'],
-): Promise<void> {
+async function listFiles(upload: Extract<PlannedUpload, { kind: 'directory' }>): Promise<TreeEntry[]> {
   const invalid = (rule: string, nextStep: string): InvalidOption =>
     new InvalidOption([
       { id: 'E-FILE-INPUT', field: `inputs.${upload.channel}`, value: upload.path, rule, nextStep },
@@ -49,21 +54,25 @@ async function putDirectory(
     if (error instanceof UnreadableTree) throw invalid(error.message, 'Remove or repair it.');
     throw error;
   }
-  if (files.length === 0) {
-    throw invalid('The directory holds no file.', 'Put the data there, or leave the channel out.');
-  }
+  if (files.length > 0) return files;
+  throw invalid('The directory holds no file.', 'Put the data there, or leave the channel out.');
+}
+
+async function putFiles(
+  files: readonly TreeEntry[],
+  { bucket, prefix }: { bucket: string; prefix: string },
+  s3: Uploader,
+): Promise<void> {
   const queue = files.values();
   const worker = async (): Promise<void> => {
-    for (const file of queue) {
-      await putFile({ bucket: upload.bucket, key: upload.key + file.name, path: file.path }, s3);
-    }
+    for (const file of queue) await putFile({ bucket, key: prefix + file.name, path: file.path }, s3);
   };
   await Promise.all(Array.from({ length: Math.min(FILES_AT_ONCE, files.length) }, worker));
 }
 
 async function putFile(
   { bucket, key, path }: { bucket: string; key: string; path: string },
-  s3: UploadContext['s3'],
+  s3: Uploader,
 ): Promise<void> {
   const body = await openAsBlob(path);
   if (body.size <= SINGLE_PUT_BYTES) await s3.putObject({ bucket, key, body });

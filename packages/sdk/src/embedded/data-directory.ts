@@ -8,10 +8,9 @@ export interface ServiceRecord {
   /** Base URL on the loopback address. */
   url: string;
   pid: number;
-  startedAt: number | string;
+  /** Epoch milliseconds. */
+  startedAt: number;
   version: string;
-  /** Names the data directory; a service that answers with another one took over the port of one that died. */
-  dataId?: string;
 }
 
 /** The root access key of a service, readable only by its user. */
@@ -20,6 +19,8 @@ export interface ServiceCredentials {
   secretAccessKey: string;
   accountId: string;
   region: string;
+  /** Tells one data directory from another. */
+  dataId: string;
 }
 
 export const SERVICE_LOG = 'service.log';
@@ -29,7 +30,7 @@ const HEALTH_TIMEOUT_MS = 10_000;
 export function defaultDataDirectory(env: NodeJS.ProcessEnv = process.env): string {
   const named = env['TRAINYARD_DATA'];
   if (named) return resolve(named);
-  return join(env['XDG_DATA_HOME'] || join(homedir(), '.local', 'share'), 'trainyard');
+  return join(homedir(), '.local', 'share', 'trainyard');
 }
 
 /** @returns null while the directory's service never ran, or its file is being written. */
@@ -51,7 +52,10 @@ function readJson<T>(path: string): T | null {
   }
 }
 
-/** `silent`: something took the connection and did not answer in time. `foreign`: it is no service, or another's. */
+/**
+ * `silent`: something took the connection and did not answer in time. `foreign`: it is no Trainyard, or that of
+ * another data directory, which may have taken the port of one that died.
+ */
 export type Health = 'healthy' | 'silent' | 'foreign' | 'absent';
 
 export async function checkHealth(service: { url: string; dataId?: string }): Promise<Health> {

@@ -3,8 +3,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ServiceUnavailable } from '../errors.ts';
 import { checkHealth, isAlive, readServiceCredentials, readServiceRecord } from './data-directory.ts';
 import type { ServiceCredentials } from './data-directory.ts';
+import type { SpawnedService } from './spawn-service.ts';
 
 const START_TIMEOUT_MS = 60_000;
+/** A service that ended at once may have met another one that `serve` started and that does not listen yet. */
+const EXIT_GRACE_MS = 1_000;
 
 export interface EmbeddedService {
   url: string;
@@ -19,7 +22,7 @@ export async function findService(dataDirectory: string): Promise<EmbeddedServic
   const record = readServiceRecord(dataDirectory);
   const credentials = readServiceCredentials(dataDirectory);
   if (!record || !credentials) return null;
-  const health = await checkHealth(record);
+  const health = await checkHealth({ url: record.url, dataId: credentials.dataId });
   if (health === 'absent' || health === 'foreign' || (health === 'silent' && !isAlive(record.pid)))
     return null;
   if (health === 'silent') {
@@ -51,22 +54,7 @@ export async function ensureService(dataDirectory: string): Promise<EmbeddedServ
   try {
     const started = await findService(dataDirectory);
     if (started) return started;
-    const spawned = spawnService(dataDirectory);
-    for (;;) {
-      const service = await findService(dataDirectory);
-      if (service) return service;
-      const exit = spawned.exit();
-      if (exit !== null || Date.now() > deadline) {
-        const problem =
-          exit === null
-            ? `did not begin to listen within ${START_TIMEOUT_MS / 1000} s`
-            : `ended with ${exit} before it listened`;
-        throw new ServiceUnavailable(dataDirectory, `The service of ${dataDirectory} ${problem}.`, {
-          logTail: spawned.logTail(),
-        });
-      }
-      await sleep(10);
-    }
+    return await waitUntilListening(spawnService(dataDirectory), dataDirectory, deadline);
   } finally {
     lock.release();
   }
@@ -90,5 +78,29 @@ async function takeLock<Lock extends object>(
       );
     }
     await sleep(20);
+  }
+}
+
+async function waitUntilListening(
+  spawned: SpawnedService,
+  dataDirectory: string,
+  deadline: number,
+): Promise<EmbeddedService> {
+  let giveUpAt = deadline;
+  for (;;) {
+    const exit = spawned.exit();
+    const service = await findService(dataDirectory);
+    if (service) return service;
+    if (exit !== null) giveUpAt = Math.min(giveUpAt, Date.now() + EXIT_GRACE_MS);
+    if (Date.now() >= giveUpAt) {
+      const problem =
+        exit === null
+          ? `did not begin to listen within ${START_TIMEOUT_MS / 1000} s`
+          : `ended with ${exit} before it listened`;
+      throw new ServiceUnavailable(dataDirectory, `The service of ${dataDirectory} ${problem}.`, {
+        logTail: spawned.logTail(),
+      });
+    }
+    await sleep(10);
   }
 }

@@ -58,9 +58,11 @@ function statusEvent(job: DescribeTrainingJobResponse): TrainingJobEvent {
   return {
     type: 'status',
     id: null,
-    at: (job.LastModifiedTime ?? job.CreationTime).getTime(),
+    at: Date.now(),
     status: job.TrainingJobStatus,
     secondaryStatus: job.SecondaryStatus,
+    attempt: null,
+    waitReason: null,
     failureReason: job.FailureReason ?? null,
   };
 }

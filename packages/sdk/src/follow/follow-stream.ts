@@ -63,10 +63,12 @@ export async function* followStream(
     }
     awaySince ??= Date.now();
     if (Date.now() - awaySince > times.patienceMs) {
-      const seconds = times.patienceMs / 1000;
-      throw new ServiceUnavailable('', `The service went away and did not come back within ${seconds} s.`, {
-        cause: lost,
-      });
+      if (lost instanceof ServiceUnavailable) throw lost;
+      throw new ServiceUnavailable(
+        '',
+        `The service went away and did not come back within ${times.patienceMs / 1000} s. The job is not affected: follow it again later.`,
+        { cause: lost },
+      );
     }
     await sleep(pauseMs, undefined, options.signal && { signal: options.signal });
     pauseMs = Math.min(pauseMs * 2, times.pauseMs[1]);

@@ -3,7 +3,7 @@ import type { SecondaryStatus, TrainingJobStatus } from '@trainyard/api';
 interface EventBase {
   /** Place in the job's stream; null when the service has no stream of its own. */
   id: string | null;
-  /** Epoch milliseconds. */
+  /** Epoch milliseconds; for a `status` the time at which it was read. */
   at: number;
 }
 
@@ -14,6 +14,10 @@ export type TrainingJobEvent =
       type: 'status';
       status: TrainingJobStatus;
       secondaryStatus: SecondaryStatus;
+      /** Counted from 1; null where the service does not say. */
+      attempt: number | null;
+      /** Why the job has no hosts yet: position, blocking resource, who holds it. */
+      waitReason: string | null;
       failureReason: string | null;
     } & EventBase)
   | ({
@@ -28,17 +32,26 @@ export type TrainingJobEvent =
   /** Something to know about how the job runs here: a missing accelerator, an ignored member. */
   | ({ type: 'notice'; code: string; message: string; host: string | null } & EventBase);
 
-/** Reads one server-sent event. @returns null for a type of a newer service. */
-export function parseJobEvent(type: string, id: string | null, data: string): TrainingJobEvent | null {
-  if (!isKnown(type)) return null;
-  const fields = JSON.parse(data) as Partial<Record<'host' | 'rank' | 'source' | 'failureReason', never>>;
-  const { host = null, rank = null, source = null, failureReason = null } = fields;
-  // The service's own word is taken for the members that every version sends.
-  return { ...fields, host, rank, source, failureReason, type, id } as unknown as TrainingJobEvent;
-}
+/** Members by event type: absent ones become null, others are the service's own and are left out. */
+const MEMBERS: Readonly<Record<TrainingJobEvent['type'], readonly string[]>> = {
+  transition: ['status', 'message'],
+  status: ['status', 'secondaryStatus', 'attempt', 'waitReason', 'failureReason'],
+  log: ['host', 'rank', 'source', 'message'],
+  metric: ['name', 'value', 'host', 'rank'],
+  notice: ['code', 'message', 'host'],
+};
 
-function isKnown(type: string): type is TrainingJobEvent['type'] {
-  return ['transition', 'status', 'log', 'metric', 'notice'].includes(type);
+/**
+ * Reads one server-sent event of a service; one without a time gets the present.
+ * @returns null for a type of a newer service.
+ */
+export function parseJobEvent(type: string, id: string | null, data: string): TrainingJobEvent | null {
+  if (!Object.hasOwn(MEMBERS, type)) return null;
+  const sent = JSON.parse(data) as Record<string, unknown>;
+  const members = MEMBERS[type as TrainingJobEvent['type']].map((name) => [name, sent[name] ?? null]);
+  const at = sent['at'] ?? sent['startedAt'] ?? Date.now();
+  // The service's word is taken for the members that every version sends.
+  return { type, id, at, ...Object.fromEntries(members) } as TrainingJobEvent;
 }
 
 export function isTerminal(status: TrainingJobStatus): boolean {
