@@ -294,6 +294,9 @@ describe('presigned URLs', () => {
     });
     const wrong = await it.send({ path: pathWith(`A${signature.slice(1)}`), credentials: null });
     expect(codeOf(wrong)).toBe('SignatureDoesNotMatch');
+    // Host is not signed: with this one the path would name another object, `bucket/key` in `other`.
+    const elsewhere = { path: pathWith(signature), credentials: null, headers: { host: 'other.localhost' } };
+    expect(codeOf(await it.send(elsewhere))).toBe('SignatureDoesNotMatch');
   });
 });
 

@@ -6,9 +6,10 @@ import type { Call } from './call.ts';
 import type { GatewayDeps } from './deps.ts';
 import { nodeHasher } from './node-hasher.ts';
 import type { Principal } from './principal.ts';
+import { bucketOfHost } from './s3/address.ts';
 import type { S3RequestAuth } from './s3/request.ts';
 
-type AuthenticationDeps = Pick<GatewayDeps, 'allowedRegions' | 'lookupCredentials' | 'now'>;
+type AuthenticationDeps = Pick<GatewayDeps, 'allowedRegions' | 'lookupCredentials' | 'now' | 's3BaseDomains'>;
 
 interface PrincipalKey extends AccessKey {
   principal: Principal;
@@ -73,9 +74,13 @@ export async function authenticateS3(
   deps: AuthenticationDeps,
 ): Promise<{ principal: Principal; auth: S3RequestAuth }> {
   if (isSigV2Query(call.target)) {
+    // This version does not sign Host: what the host names must be part of the resource, or the same signature
+    // would open `bucket/key` in every other bucket.
+    const virtualBucket = bucketOfHost(call.request.headers.host ?? '', deps.s3BaseDomains ?? ['localhost']);
     const verified = await verifySigV2Query(rawRequest(call, null), lookupIn(deps), {
       now: deps.now(),
       hasher: nodeHasher,
+      ...(virtualBucket === null ? {} : { virtualBucket }),
     });
     if (!verified.ok) throw signatureError(verified, 's3');
     return {

@@ -19,6 +19,8 @@ export interface GatewayDeps {
   /** Handlers by CloudWatch Logs operation, as `createLogsOperations` makes them. */
   logs: OperationHandlers;
   s3: (request: AuthenticatedS3Request) => Promise<void>;
+  /** Must be those of the S3 handler: `bucket.<domain>` in Host names a bucket. @default ['localhost'] */
+  s3BaseDomains?: readonly string[];
   /** Everything below `/_trainyard/agent/v1/`: checks its own bearer token. */
   agent: AgentHandler;
   /** Everything below `/_trainyard/v1/`, signed as service `trainyard`. */
