@@ -116,7 +116,7 @@ describe('AwsChunkedDecoder', () => {
       const changed = Buffer.from(wire);
       changed[at]! ^= 1;
       const { rules } = await frame({ chunks, signed: true, trailers: trailer });
-      await expect(decode(rules, changed, 64), `byte ${at}`).rejects.toMatchObject({ name: 'S3Error' });
+      await expect(decode(rules, changed, 64), `byte ${at}`).rejects.toMatchObject({ name: 'ServiceError' });
     }
   });
 
@@ -128,7 +128,7 @@ describe('AwsChunkedDecoder', () => {
       for (let end = 0; end < wire.length - 2; end++) {
         const { rules } = await frame({ chunks, signed, trailers: trailer });
         await expect(decode(rules, wire.subarray(0, end), 16), `${end} bytes`).rejects.toMatchObject({
-          name: 'S3Error',
+          name: 'ServiceError',
         });
       }
     }

@@ -1,99 +1,75 @@
+import { type CatalogueEntry, ERROR_CATALOGUE, ServiceError } from '@trainyard/api';
 import { ObjectStoreError, type ObjectStoreErrorCode } from '../../objects/errors.ts';
 
-/**
- * Status and standard message of every code that S3 clients see from us.
- * https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
- */
-export const S3_ERRORS = {
-  AccessControlListNotSupported: [400, 'The bucket does not allow ACLs.'],
-  AccessDenied: [403, 'Access Denied'],
-  AuthorizationHeaderMalformed: [400, 'The authorization header that you provided is not valid.'],
-  AuthorizationQueryParametersError: [
-    400,
-    'The authorization query parameters that you provided are not valid.',
-  ],
-  BadDigest: [
-    400,
-    'The Content-MD5 or checksum value that you specified did not match what the server received.',
-  ],
-  BucketAlreadyExists: [409, 'The requested bucket name is not available.'],
-  BucketAlreadyOwnedByYou: [409, 'The bucket that you tried to create already exists, and you own it.'],
-  BucketNotEmpty: [409, 'The bucket that you tried to delete is not empty.'],
-  EntityTooLarge: [400, 'Your proposed upload exceeds the maximum allowed object size.'],
-  EntityTooSmall: [400, 'Your proposed upload is smaller than the minimum allowed object size.'],
-  ExpiredToken: [400, 'The provided token has expired.'],
-  IncompleteBody: [
-    400,
-    'You did not provide the number of bytes specified by the Content-Length HTTP header.',
-  ],
-  // S3 itself never runs full. 507 says what happened, and clients do not retry it as they do 500 and 503.
-  InsufficientStorage: [507, 'The disk that holds the objects is full; nothing was stored.'],
-  InternalError: [500, 'An internal error occurred. Try again.'],
-  InvalidAccessKeyId: [403, 'The AWS access key ID that you provided does not exist in our records.'],
-  InvalidArgument: [400, 'Invalid Argument'],
-  InvalidBucketName: [400, 'The specified bucket is not valid.'],
-  InvalidDigest: [400, 'The Content-MD5 or checksum value that you specified is not valid.'],
-  InvalidPart: [400, 'One or more of the specified parts could not be found.'],
-  InvalidPartNumber: [416, 'The requested partnumber is not satisfiable.'],
-  InvalidPartOrder: [400, 'The list of parts was not in ascending order.'],
-  InvalidRange: [416, 'The requested range is not satisfiable.'],
-  InvalidRequest: [400, 'Invalid Request'],
-  InvalidStorageClass: [400, 'The storage class that you specified is not valid.'],
-  InvalidToken: [400, 'The provided token is malformed or otherwise not valid.'],
-  InvalidURI: [400, 'The specified URI could not be parsed.'],
-  KeyTooLongError: [400, 'Your key is too long.'],
-  MalformedTrailerError: [400, 'The request contained trailing data that was not well-formed.'],
-  MalformedXML: [
-    400,
-    'The XML that you provided was not well formed or did not validate against our published schema.',
-  ],
-  MaxMessageLengthExceeded: [400, 'Your request was too large.'],
-  MetadataTooLarge: [400, 'Your metadata headers exceed the maximum allowed metadata size.'],
-  MethodNotAllowed: [405, 'The specified method is not allowed against this resource.'],
-  MissingContentLength: [411, 'You must provide the Content-Length HTTP header.'],
-  NoSuchBucket: [404, 'The specified bucket does not exist.'],
-  NoSuchKey: [404, 'The specified key does not exist.'],
-  NoSuchUpload: [404, 'The specified multipart upload does not exist.'],
-  NotImplemented: [501, 'A header or query that you provided implies functionality that is not implemented.'],
-  NotModified: [304, 'Not Modified'],
-  PreconditionFailed: [412, 'At least one of the preconditions that you specified did not hold.'],
-  RequestTimeTooSkewed: [403, 'The difference between the request time and the server time is too large.'],
-  RequestTimeout: [
-    400,
-    'Your socket connection to the server was not read from or written to within the timeout period.',
-  ],
-  SignatureDoesNotMatch: [
-    403,
-    'The request signature that we calculated does not match the signature that you provided. Check the secret access key and the signing method.',
-  ],
-  XAmzContentSHA256Mismatch: [
-    400,
-    "The provided 'x-amz-content-sha256' header does not match what was computed.",
-  ],
-} as const satisfies Record<ObjectStoreErrorCode, readonly [number, string]> &
-  Record<string, readonly [number, string]>;
+const DOCS = 'https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html';
+
+/** Codes that only the embedded S3 sends, beside those of the catalogue. */
+const OWN_ERRORS = {
+  AccessControlListNotSupported: {
+    status: 400,
+    actor: 'caller',
+    message: 'The bucket does not allow ACLs',
+    docs: DOCS,
+  },
+  // S3 itself never runs full. 507 says what happened, and clients do not repeat it as they do 500 and 503.
+  InsufficientStorage: {
+    status: 507,
+    actor: 'operator',
+    message: 'The disk that holds the objects is full; nothing was stored.',
+    docs: 'https://www.rfc-editor.org/rfc/rfc4918#section-11.5',
+  },
+  InvalidPartNumber: {
+    status: 416,
+    actor: 'caller',
+    message: 'The requested partnumber is not satisfiable',
+    docs: DOCS,
+  },
+  InvalidStorageClass: {
+    status: 400,
+    actor: 'caller',
+    message: 'The storage class you specified is not valid',
+    docs: DOCS,
+  },
+  InvalidURI: { status: 400, actor: 'caller', message: "Couldn't parse the specified URI.", docs: DOCS },
+  MalformedTrailerError: {
+    status: 400,
+    actor: 'caller',
+    message: 'The request contained trailing data that was not well-formed.',
+    docs: DOCS,
+  },
+  MaxMessageLengthExceeded: {
+    status: 400,
+    actor: 'caller',
+    message: 'Your request was too big.',
+    docs: DOCS,
+  },
+  NotModified: { status: 304, actor: 'caller', message: 'Not Modified', docs: DOCS },
+} as const satisfies Record<string, CatalogueEntry>;
+
+const S3_ERRORS = { ...ERROR_CATALOGUE.s3, ...OWN_ERRORS } as const satisfies Record<
+  ObjectStoreErrorCode,
+  CatalogueEntry
+>;
 
 export type S3ErrorCode = keyof typeof S3_ERRORS;
 
 /** Elements of the error beside its message: `BucketName`, `Key`… */
 export type S3ErrorData = Readonly<Record<string, string | number>>;
 
-export class S3Error extends Error {
-  override readonly name = 'S3Error';
-  readonly code: S3ErrorCode;
-  readonly data: S3ErrorData;
+/** A refusal in S3's words. */
+export class S3Error extends ServiceError {
   /** Sent with the answer: `ETag` of a 304, `Content-Range` of a 416. */
   readonly headers: Readonly<Record<string, string>>;
 
+  /** @param message required where the catalogue has no text of its own */
   constructor(
     code: S3ErrorCode,
-    message: string = S3_ERRORS[code][1],
+    message: string = S3_ERRORS[code].message,
     data: S3ErrorData = {},
     headers: Readonly<Record<string, string>> = {},
   ) {
-    super(message);
-    this.code = code;
-    this.data = data;
+    const { status, actor } = S3_ERRORS[code];
+    super({ code, status, actor, message, data });
     this.headers = headers;
   }
 }
