@@ -2,6 +2,7 @@ import { ServiceError } from '@trainyard/api';
 import type { DescribeTrainingJobResponse } from '@trainyard/api';
 import { describeProblem } from './problem.ts';
 import type { Problem } from './problem.ts';
+import type { ProblemId } from './problem-catalogue.ts';
 
 /** The service answered with an error: `code`, `status` and `actor` say which and who must act. */
 export { ServiceError as RequestRefused };
@@ -11,7 +12,7 @@ export class InvalidOption extends Error {
   override readonly name = 'InvalidOption';
   /** Every problem found; the fields below are those of the first. */
   readonly problems: readonly Problem[];
-  readonly id: string;
+  readonly id: ProblemId;
   readonly field: string;
   readonly value: unknown;
   readonly rule: string;

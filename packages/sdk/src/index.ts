@@ -38,6 +38,8 @@ export type { JobPlan, PlannedUpload } from './job-plan.ts';
 export { LogPrinter } from './log-printer.ts';
 export type { PrintTarget } from './log-printer.ts';
 export type { Problem, WarningHandler } from './problem.ts';
+export { PROBLEMS } from './problem-catalogue.ts';
+export type { ProblemId } from './problem-catalogue.ts';
 export { Session } from './session.ts';
 export type { SessionOptions } from './session.ts';
 export { TrainingJob } from './training-job.ts';

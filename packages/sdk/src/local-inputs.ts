@@ -6,6 +6,7 @@ import { InvalidOption } from './errors.ts';
 import type { ParsedInput } from './inputs.ts';
 import { fileSystemChannel, s3Channel } from './inputs.ts';
 import type { PlannedUpload } from './job-plan.ts';
+import type { Problem } from './problem.ts';
 
 /** What local inputs need of the session. */
 export interface InputPlace {
@@ -59,7 +60,7 @@ export async function placeInputs(
 
 async function checkAll(inputs: readonly ParsedInput[]): Promise<void> {
   const problems = await Promise.all(
-    inputs.map(async (input) => {
+    inputs.map(async (input): Promise<Problem[]> => {
       if (input.kind === 'channel') return [];
       const stats = await stat(input.path).catch(() => null);
       if (stats?.isDirectory() || stats?.isFile()) return [];

@@ -1,7 +1,9 @@
+import type { ProblemId } from './problem-catalogue.ts';
+
 /** One thing that is wrong, or worth knowing, about an option: who reads it can act without reading the docs. */
 export interface Problem {
-  /** Stable id such as `E-TORCHRUN`, listed in `docs/errors.md`. */
-  id: string;
+  /** Stable, such as `E-TORCHRUN`; {@link PROBLEMS} says what each is about. */
+  id: ProblemId;
   /** Option as the user spelled it: `distribution.torch_distributed`. */
   field: string;
   value: unknown;

@@ -1,6 +1,7 @@
 import type { Distribution, LaunchPlan } from '../distribution.ts';
 import { instanceKind } from '../instance-types.ts';
 import type { ProblemList } from '../problem.ts';
+import type { ProblemId } from '../problem-catalogue.ts';
 import { findImageVersion } from './pytorch-image.ts';
 import { PYTORCHDDP_VERSIONS, TORCHRUN_TRAINIUM_VERSIONS, TORCHRUN_VERSIONS } from './pytorch-versions.ts';
 
@@ -104,7 +105,7 @@ function checkPyTorchDdp(launch: PyTorchLaunch, problems: ProblemList): void {
 
 /** `2.8` counts as its newest patch except in strict mode, where AWS's lists are compared letter by letter. */
 function checkVersion(
-  rule: { id: string; strategy: string; list: readonly string[] },
+  rule: { id: ProblemId; strategy: string; list: readonly string[] },
   frameworkVersion: string,
   problems: ProblemList,
 ): void {
@@ -122,7 +123,7 @@ function checkVersion(
   });
 }
 
-function checkPython(id: string, { pyVersion }: PyTorchLaunch, problems: ProblemList): void {
+function checkPython(id: ProblemId, { pyVersion }: PyTorchLaunch, problems: ProblemList): void {
   if (pyVersion === null || pyVersion.includes('py3')) return;
   problems.refuseOnAws({
     id,
