@@ -1,0 +1,120 @@
+import type { Cluster } from '../cluster.ts';
+import type { Fabric } from '../hardware.ts';
+import type { EntryKind, JobParameters } from '../parameters.ts';
+
+export type LauncherName = 'container' | 'single' | 'torchrun' | 'mpirun' | 'smddp';
+
+/** Everything a launcher decides from. */
+export interface LaunchContext {
+  host: string;
+  instanceType: string;
+  cluster: Cluster;
+  parameters: JobParameters;
+  entry: { kind: EntryKind; program: string };
+  /** The script's own arguments. */
+  arguments: string[];
+  /** What the job says, else the host's accelerators, else 1; for every launcher. */
+  processesPerHost: number;
+  networkInterface: string;
+  fabric: Fabric;
+  /** Where ranks meet: a name under which every host can reach the first one. */
+  master: { address: string; port: number };
+  /** False where hosts share one network: then ports must differ between jobs and are always given. */
+  isolated: boolean;
+  codeDirectory: string;
+  /** Where each rank's output goes, one file per rank and stream. */
+  rankLogDirectory: string;
+  /** Between SIGTERM and SIGKILL of a stop; launchers must not cut it short. */
+  stopGraceMs: number;
+  /** Starts Python, forked from the preloaded server where there is one. */
+  python: string;
+  /** The interpreter itself, as AWS's toolkit would print it. */
+  interpreter: string;
+  /** ssh-compatible. */
+  remoteShell: string;
+  mpi: MpiInstallation | null;
+  torchMajor: number | null;
+  /** The job's own command instead of a script. */
+  containerCommand: string[] | null;
+  /** Variables of the script that exist before the launcher adds its own; what `-x` can name. */
+  environmentNames: readonly string[];
+}
+
+export interface MpiInstallation {
+  /** 4 for Open MPI 4.1, 5 for Open MPI 5. */
+  major: number;
+  /** Whether the runtime has the mpi4py package. */
+  hasMpi4py: boolean;
+}
+
+/** What one host does for a job; a value that can be compared. */
+export interface Launch {
+  launcher: LauncherName;
+  /** `wait`: the lead host's launcher starts this host's ranks; argv only waits for its end. */
+  role: 'run' | 'wait';
+  argv: string[];
+  cwd: string;
+  /** Added to the script's environment; {@link LAUNCHER_VARIABLES} says why. */
+  env: Record<string, string>;
+  /** The command line as AWS's toolkit prints it. */
+  command: string;
+  /** Hosts that have ranks, in rank order; empty when the launcher gives no ranks. */
+  rankHosts: string[];
+}
+
+/** One launcher. Pure: the same context gives the same launch, and nothing is started. */
+export interface Launcher {
+  readonly name: LauncherName;
+  /** @throws HostFailure when the job cannot be launched this way, with what to change */
+  plan(context: LaunchContext): Launch;
+}
+
+/** Why launchers set what they set; each name is a field of some `Launch.env`. */
+export const LAUNCHER_VARIABLES: Readonly<Record<string, string>> = {
+  FI_PROVIDER: 'EFA devices were found on this host: libfabric must use them.',
+  FI_EFA_USE_DEVICE_RDMA: 'EFA devices were found on this host: they can write into memory of a GPU.',
+  RDMAV_FORK_SAFE: 'EFA devices were found on this host: data loaders fork while RDMA memory is registered.',
+  NCCL_PROTO: 'As AWS sets it for torchrun.',
+  PYTHON_EXEC: 'torchrun starts ranks with this interpreter, which forks them from the preloaded server.',
+  TRAINYARD_RANK_LOGS:
+    'Each rank writes its output to files of its own here, so that lines keep their order and rank.',
+  TORCH_ELASTIC_SHUTDOWN_TIMEOUT:
+    'torchrun would kill ranks 30 s after a stop; they have the time that the job has.',
+  OMPI_ALLOW_RUN_AS_ROOT: 'The script is root in its own host only; Open MPI may run as such.',
+  OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: 'Open MPI asks twice.',
+  OMPI_MCA_plm_rsh_agent: 'Open MPI 4.1 reaches the other hosts through their init instead of ssh.',
+  PRTE_MCA_plm_ssh_agent: 'Open MPI 5 reaches the other hosts through their init instead of ssh.',
+  PRTE_MCA_plm_ssh_no_tree_spawn: 'Hosts are reached from the first one only, as AWS does with Open MPI 4.1.',
+  OMPI_MCA_odls_base_sigkill_timeout:
+    'Open MPI 4.1 would kill ranks 1 s after a stop; they have the time that the job has.',
+  PRTE_MCA_odls_base_sigkill_timeout:
+    'Open MPI 5 would kill ranks 1 s after a stop; they have the time that the job has.',
+};
+
+/** Keeps an option and its value on one line of a command. */
+export const words = (...items: string[]): string[] => items;
+
+/** The words that start the script as plain Python or as a command, without a launcher. */
+export function scriptCommand(
+  context: LaunchContext,
+  python: string,
+  pythonOptions: string[] = [],
+): string[] {
+  const { entry } = context;
+  switch (entry.kind) {
+    case 'program':
+      return [python, ...pythonOptions, entry.program, ...context.arguments];
+    case 'package':
+      return [python, ...pythonOptions, '-m', entry.program.replace(/\.py$/, ''), ...context.arguments];
+    case 'command':
+      // sh runs a file without a first line `#!` too; "$@" keeps each argument whole.
+      return ['/bin/sh', '-c', '"$0" "$@"', `./${entry.program}`, ...context.arguments];
+  }
+}
+
+/** The same as AWS's toolkit shows it to the user. */
+export function scriptCommandText(context: LaunchContext, pythonOptions: string[] = []): string {
+  if (context.entry.kind !== 'command')
+    return scriptCommand(context, context.interpreter, pythonOptions).join(' ');
+  return `/bin/sh -c "${[`./${context.entry.program}`, ...context.arguments].join(' ')}"`;
+}

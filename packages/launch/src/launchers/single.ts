@@ -1,0 +1,30 @@
+import type { Launcher } from './launcher.ts';
+import { scriptCommand, scriptCommandText } from './launcher.ts';
+
+/** The script itself, once on every host; scripts on several hosts meet through MASTER_ADDR and SM_HOSTS. */
+export const single: Launcher = {
+  name: 'single',
+  plan: (context) => ({
+    launcher: 'single',
+    role: 'run',
+    argv: scriptCommand(context, context.python),
+    cwd: context.codeDirectory,
+    env: {},
+    command: scriptCommandText(context),
+    rankHosts: [],
+  }),
+};
+
+/** ContainerEntrypoint and ContainerArguments, run as given. */
+export const container: Launcher = {
+  name: 'container',
+  plan: (context) => ({
+    launcher: 'container',
+    role: 'run',
+    argv: context.containerCommand!,
+    cwd: context.codeDirectory,
+    env: {},
+    command: context.containerCommand!.join(' '),
+    rankHosts: [],
+  }),
+};

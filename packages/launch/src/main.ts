@@ -1,0 +1,133 @@
+import { join } from 'node:path';
+import { createS3Client } from '@trainyard/api';
+import { AgentLog } from './agent-log.ts';
+import { runAttempt } from './attempt.ts';
+import { readBootstrap } from './bootstrap.ts';
+import { Checkpoints } from './checkpoints.ts';
+import { receiveCommands, sendReports } from './commands.ts';
+import { AttemptOver, ControlChannel } from './control-channel.ts';
+import { hostOfRank } from './failure.ts';
+import { probeHardware } from './hardware.ts';
+import { InitClient } from './init-client.ts';
+import { saysRankFailed } from './launcher-report.ts';
+import { Layout } from './layout.ts';
+import { LogFiles } from './log-files.ts';
+import { LogShipper } from './log-shipper.ts';
+import { splitTagged } from './mpi-tags.ts';
+import { nodeHasher } from './node-hasher.ts';
+import { PlanSource } from './plan-source.ts';
+import { prepare } from './prepare.ts';
+import { StateStore } from './state.ts';
+
+const VERSION = '0.1.0';
+
+/**
+ * The agent of one host: `node agent.mjs [agent.json]`. Wires the parts and runs one attempt. Exit 0 means that the
+ * attempt is over and init may end the host; after any other end init starts it again and it goes on.
+ */
+async function main(): Promise<void> {
+  const path = process.argv[2] ?? process.env.TRAINYARD_AGENT_JSON;
+  if (!path) throw new Error('usage: agent.mjs AGENT_JSON (or TRAINYARD_AGENT_JSON=PATH)');
+  const bootstrap = readBootstrap(path);
+  const stateDirectory = join(bootstrap.stateDir, 'agent');
+  const state = StateStore.open(stateDirectory);
+  const files = new LogFiles(join(bootstrap.stateDir, 'logs'));
+  const init = new InitClient(bootstrap.initSocket);
+  const layout = new Layout(bootstrap.mlRoot);
+
+  const probing = probeHardware();
+  // Node loads its HTTP client at first use, which takes as long as the probes: do both at once.
+  new Headers();
+  const hardware = await probing;
+  const channel = new ControlChannel({ ...bootstrap, diagnose: (line) => console.error(line) });
+  const plans = new PlanSource(stateDirectory, channel, {
+    agentVersion: VERSION,
+    resumed: state.resumed,
+    cpuCount: hardware.cpuCount,
+    gpuCount: hardware.gpuCount,
+    neuronCoreCount: hardware.neuronCoreCount,
+    frameworkVersion: null,
+  });
+
+  let rankHasFailed = (): void => {};
+  const rankFailed = new Promise<void>((resolve) => {
+    rankHasFailed = resolve;
+  });
+  const shipper = new LogShipper({
+    files,
+    statePath: join(stateDirectory, 'logs.json'),
+    send: (batch) => channel.sendLogs(batch),
+    splitLauncherLine: (line, source) => {
+      const { launch } = state.current;
+      if (!launch?.mpiMajor) return [{ rank: null, source, message: line, text: line }];
+      const { mpiMajor } = launch;
+      return splitTagged(line, source, {
+        mpiMajor,
+        hostOfRank: (rank) => hostOfRank(launch, rank) ?? bootstrap.host,
+      });
+    },
+    onLauncherLine: (line) => {
+      if (saysRankFailed(line)) rankHasFailed();
+    },
+  });
+  const log = new AgentLog(files.agent);
+  const over = new AbortController();
+  const plan = await plans.plan();
+  const background = [
+    shipper.run(over.signal),
+    receiveCommands(channel, state, over.signal),
+    sendReports(channel, state, over.signal),
+  ];
+  const attempt = async (): Promise<void> => {
+    const s3 = createS3Client({
+      endpoint: plan.s3EndpointUrl,
+      region: plan.region,
+      credentials: () => plans.agentCredentials(),
+      hasher: nodeHasher,
+    });
+    const checkpoints =
+      plan.checkpoint &&
+      new Checkpoints({
+        s3Uri: plan.checkpoint.s3Uri,
+        directory: layout.localise(plan.checkpoint.localPath),
+        partialDirectory: `${layout.localise(plan.checkpoint.localPath)}/.partial`,
+        statePath: join(stateDirectory, 'checkpoints.json'),
+        s3,
+        log,
+      });
+    await runAttempt({
+      state,
+      init,
+      log,
+      shipper,
+      checkpoints,
+      run: { plan, layout, files, init, log, state, shipper, rankFailed },
+      artifacts: { plan, layout, s3, channel, state, log },
+      prepare: (signal) =>
+        prepare({
+          bootstrap,
+          plan,
+          plans,
+          layout,
+          files,
+          hardware,
+          s3,
+          init,
+          log,
+          state,
+          checkpoints,
+          signal,
+        }),
+    });
+  };
+  try {
+    await Promise.race([attempt(), ...background]);
+  } catch (error) {
+    if (!(error instanceof AttemptOver)) throw error;
+    // Whatever still runs here belongs to nobody.
+    await init.signal('*', 'KILL');
+  }
+  process.exit(0);
+}
+
+await main();
