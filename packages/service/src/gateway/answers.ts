@@ -49,10 +49,9 @@ export function sendError(
     // The client knows nothing but the status: SDKs turn it into "404 Not Found".
     response.writeHead(status).end();
   } else {
-    const region = code === 'AuthorizationHeaderMalformed' ? regionOf(error) : '';
     response.writeHead(status, { 'content-type': 'application/xml' });
     response.end(
-      `<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>${escapeXml(code)}</Code><Message>${escapeXml(message)}</Message>${region}<RequestId>${requestId}</RequestId><HostId>${hostIdOf(requestId)}</HostId></Error>`,
+      `<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>${escapeXml(code)}</Code><Message>${escapeXml(message)}</Message>${s3Details(error)}<RequestId>${requestId}</RequestId><HostId>${hostIdOf(requestId)}</HostId></Error>`,
     );
   }
 }
@@ -73,11 +72,17 @@ function send(response: ServerResponse, status: number, contentType: string, tex
   response.end(body);
 }
 
-/** S3 clients that signed for another region may try again with this one. */
-function regionOf({ data }: ServiceError): string {
-  return typeof data.expected === 'string' && data.region !== undefined
-    ? `<Region>${escapeXml(data.expected)}</Region>`
-    : '';
+/** What S3 clients act on: with the region they sign again, by the time they set their clock right. */
+function s3Details({ code, data }: ServiceError): string {
+  const details: Record<string, unknown> = {};
+  if (code === 'AuthorizationHeaderMalformed' && data.region !== undefined) details.Region = data.expected;
+  if (code === 'RequestTimeTooSkewed') {
+    details.ServerTime = new Date(Number(data.now)).toISOString();
+    details.MaxAllowedSkewMilliseconds = data.maxSkewMs;
+  }
+  return Object.entries(details)
+    .map(([tag, value]) => `<${tag}>${escapeXml(String(value))}</${tag}>`)
+    .join('');
 }
 
 const hostIdOf = (requestId: string): string => Buffer.from(`trainyard ${requestId}`).toString('base64');

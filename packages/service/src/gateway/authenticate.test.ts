@@ -180,6 +180,13 @@ test('the words for an unknown key and for a slow clock are those of AWS', async
   );
 });
 
+test('S3 tells the time, by which clients set theirs right', async () => {
+  const { text } = await getObject({ clockSkewMs: 20 * MINUTE });
+  const serverTime = Date.parse(/<ServerTime>(.*?)<\/ServerTime>/.exec(text)?.[1] ?? '');
+  expect(Math.abs(serverTime - Date.now())).toBeLessThan(MINUTE);
+  expect(text).toContain('<MaxAllowedSkewMilliseconds>900000</MaxAllowedSkewMilliseconds>');
+});
+
 test('S3 allows 15 minutes where the others allow five', async () => {
   expect((await getObject({ clockSkewMs: -10 * MINUTE })).status).toBe(200);
   expect((await listJobs({ clockSkewMs: -10 * MINUTE })).status).toBe(403);
@@ -274,6 +281,8 @@ describe('presigned URLs', () => {
     expect(codeOf(changed)).toBe('SignatureDoesNotMatch');
     const longer = await it.send({ path: fresh.replace('Expires=60', 'Expires=600'), credentials: null });
     expect(codeOf(longer)).toBe('SignatureDoesNotMatch');
+    const bad = await it.send({ path: fresh.replace('Expires=60', 'Expires=0'), credentials: null });
+    expect(`${bad.status} ${codeOf(bad)}`).toBe('400 AuthorizationQueryParametersError');
     const other = await it.send({ path: fresh, method: 'DELETE', credentials: null });
     expect(codeOf(other)).toBe('SignatureDoesNotMatch');
     expect(reached).toEqual([]);

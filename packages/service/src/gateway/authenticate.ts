@@ -82,7 +82,7 @@ export async function authenticateS3(
       hasher: nodeHasher,
       ...(virtualBucket === null ? {} : { virtualBucket }),
     });
-    if (!verified.ok) throw signatureError(verified, 's3');
+    if (!verified.ok) throw signatureError(verified, 's3', { inQuery: true });
     return {
       principal: verified.key.principal,
       auth: { payloadHash: 'UNSIGNED-PAYLOAD', chunkSigning: null, presigned: true, anonymous: false },
@@ -120,7 +120,7 @@ async function verify(
     ...(deps.allowedRegions === null ? {} : { regions: deps.allowedRegions }),
   });
   if (result.ok) return result;
-  throw signatureError(result, form);
+  throw signatureError(result, form, { inQuery: /[?&]X-Amz-/.test(call.target) });
 }
 
 /** The target as sent: a proxy's prefix was signed too. */
