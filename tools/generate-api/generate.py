@@ -55,6 +55,20 @@ SERVICES = {
 # Java classes that JavaScript's regular expressions lack, as they occur in patterns.
 PATTERN_SPELLINGS = {r"\p{Alnum}": "A-Za-z0-9"}
 
+# Up to 1.38.13 botocore published these with anchors, and AWS's messages print them so: compare the captured
+# message in https://github.com/zenml-io/zenml/issues/1502. A pattern that has changed since is printed as published.
+PRINTED_PATTERNS = {
+    "ArnOrName": "{}$",
+    "ExperimentEntityName": "^{}",
+    "FileSystemId": "^{}$",
+    "KmsKeyId": "^{}$",
+    "RoleArn": "^{}$",
+    "S3Uri": "^{}$",
+    "TagKey": "^{}$",
+    "TagValue": "^{}$",
+    "TrainingJobName": "^{}",
+}
+
 # The only closed set that an operator may extend: any well-formed name passes here, and the service names the
 # types it has through ParseOptions.enums.
 OPEN_ENUMS = {"TrainingInstanceType": {"type": "string", "min": 1, "max": 64, "pattern": r"[a-zA-Z0-9.\-]+"}}
@@ -108,7 +122,7 @@ def children(shape):
     return []
 
 
-def table_row(name, shape):
+def table_row(service, name, shape):
     if name in OPEN_ENUMS:
         return OPEN_ENUMS[name]
     row = {"type": shape["type"]}
@@ -118,6 +132,8 @@ def table_row(name, shape):
     for java, javascript in PATTERN_SPELLINGS.items():
         if java in row.get("pattern", ""):
             row["regex"] = row["pattern"].replace(java, javascript)
+    if service == "sagemaker" and name in PRINTED_PATTERNS:
+        row["printed"] = PRINTED_PATTERNS[name].replace("{}", shape["pattern"])
     if shape["type"] == "structure":
         if shape.get("required"):
             row["required"] = shape["required"]
@@ -206,7 +222,7 @@ def render(service, api_version, operations):
         table.append(f"    {name}: {compact(row)},")
     table.append("  },")
     table.append("  shapes: {")
-    table.extend(f"    {name}: {compact(table_row(name, shape))}," for name, shape in shapes.items())
+    table.extend(f"    {name}: {compact(table_row(service, name, shape))}," for name, shape in shapes.items())
     table.append("  },")
     table.append("};")
     table.append("")
