@@ -23,8 +23,10 @@ export interface Connection extends AwsClient {
   trainyard: TrainyardApi | null;
   /** Files of this machine mean the same to the service. */
   sharesFiles: boolean;
-  accountId(): Promise<string>;
-  defaultBucket(): Promise<string>;
+  /** Twelve digits. */
+  accountId: () => Promise<string>;
+  /** Its name; it may not be there yet. */
+  defaultBucket: () => Promise<string>;
 }
 
 export interface ConnectionInit {

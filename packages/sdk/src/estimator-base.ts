@@ -16,7 +16,7 @@ import type { Inputs } from './inputs.ts';
 import { jobInputMode, parseInputs, s3Channel } from './inputs.ts';
 import { DEFAULT_INSTANCE_TYPE, LOCAL_MODE_TYPES } from './instance-types.ts';
 import { baseNameOfImage, JOB_NAME_PATTERN, timestampedName } from './job-name.ts';
-import type { JobPlan, Place, PlannedUpload } from './job-plan.ts';
+import type { JobPlan, PlannedUpload } from './job-plan.ts';
 import { placeInputs } from './local-inputs.ts';
 import { ProblemList } from './problem.ts';
 import { buildRequest } from './request.ts';
@@ -120,49 +120,48 @@ export abstract class EstimatorBase {
   async render(inputs?: Inputs, options: { jobName?: string; now?: Date } = {}): Promise<JobPlan> {
     const parsed = parseInputs(inputs);
     const connection = await this.session.connect();
-    const place: Place = {
-      kind: connection.kind,
-      region: connection.region,
-      accountId: await connection.accountId(),
-      defaultBucket: await connection.defaultBucket(),
-      keyPrefix: this.session.defaultKeyPrefix,
-    };
+    const { region } = connection;
+    const keyPrefix = this.session.defaultKeyPrefix;
     const problems = this.#problems();
-    this.#checkPlace(place, problems);
-    const image = this.#profile.imageUri(place.region, problems);
+    this.#checkPlace(connection, problems);
+    const image = this.#profile.imageUri(region, problems);
     throwIfAny(problems.errors);
     const jobName = options.jobName ?? this.#makeJobName(image, options.now ?? new Date());
     checkJobName(jobName);
 
-    const defaultOutput = formatS3Uri({ bucket: place.defaultBucket, key: place.keyPrefix });
-    const outputPath =
-      this.#options.outputPath ?? (place.keyPrefix === '' ? `${defaultOutput}/` : defaultOutput);
+    // Its name may cost a call to STS, so it is asked for only when something goes there.
+    let usedBucket: string | null = null;
+    const defaultBucket = async (): Promise<string> => {
+      usedBucket = await connection.defaultBucket();
+      return usedBucket;
+    };
+    const outputPath = this.#options.outputPath ?? `s3://${await defaultBucket()}/${keyPrefix}`;
     const inputMode = jobInputMode(inputs) ?? this.#options.inputMode ?? 'File';
     const placed = await placeInputs(parsed, {
       jobName,
       jobInputMode: inputMode,
-      bucket: place.defaultBucket,
-      keyPrefix: place.keyPrefix,
+      defaultBucket,
+      keyPrefix,
       registerFolder: registration(connection, this.session),
     });
-    const code = this.#planCode(jobName, outputPath, place);
+    const code = this.#planCode(jobName, outputPath, keyPrefix);
     const channels = [...placed.channels, ...code.channels];
     checkChannelNames(channels);
     const request = buildRequest(this.#options, {
       jobName,
-      roleArn: this.#roleArn(place),
-      region: place.region,
+      roleArn: await this.#roleArn(connection),
+      region,
       image,
       instanceType: this.#instanceType,
       instanceCount: this.#options.instanceCount ?? 1,
       outputPath,
       inputMode,
       channels,
-      hyperparameters: this.#hyperparameters(jobName, code.submitDirectory, place.region),
+      hyperparameters: this.#hyperparameters(jobName, code.submitDirectory, region),
       metricsTimeSeries: this.#options.enableSageMakerMetrics ?? this.#profile.metricsTimeSeries,
       isFramework: this.#profile.isFramework,
     });
-    return { request, uploads: [...code.uploads, ...placed.uploads] };
+    return { request, uploads: [...code.uploads, ...placed.uploads], defaultBucket: usedBucket };
   }
 
   /** Follows the latest job's log to its end. @throws as `fit` with `wait` */
@@ -212,9 +211,9 @@ export abstract class EstimatorBase {
     });
   }
 
-  #checkPlace(place: Place, problems: ProblemList): void {
+  #checkPlace({ kind }: Connection, problems: ProblemList): void {
     const { instanceType } = this.#options;
-    if (instanceType === undefined || !(instanceType in LOCAL_MODE_TYPES) || place.kind === 'embedded')
+    if (instanceType === undefined || !(instanceType in LOCAL_MODE_TYPES) || kind === 'embedded')
       return;
     problems.refuse({
       id: 'E-LOCAL-SESSION',
@@ -231,22 +230,22 @@ export abstract class EstimatorBase {
     return timestampedName(base, now);
   }
 
-  #roleArn({ region, accountId }: Place): string {
+  async #roleArn({ region, accountId }: Connection): Promise<string> {
     const role = this.#options.role ?? DEFAULT_ROLE;
-    return role.includes('/') ? role : roleArn({ region, accountId }, role);
+    return role.includes('/') ? role : roleArn({ region, accountId: await accountId() }, role);
   }
 
   #planCode(
     jobName: string,
     outputPath: string,
-    place: Place,
+    keyPrefix: string,
   ): { submitDirectory: string | null; channels: Channel[]; uploads: PlannedUpload[] } {
     const { source } = this.#profile;
     if (!source) return { submitDirectory: null, channels: [], uploads: [] };
     const uploads: PlannedUpload[] = [];
     let uri = source.sourceDir;
     if (!uri?.startsWith('s3://')) {
-      const prefix = this.#options.outputPath === undefined ? place.keyPrefix : '';
+      const prefix = this.#options.outputPath === undefined ? keyPrefix : '';
       const base = source.codeLocation ?? formatS3Uri({ bucket: parseS3Uri(outputPath).bucket, key: prefix });
       uri = joinS3Uri(base, jobName, 'source', SOURCE_ARCHIVE);
       const selection = {
@@ -287,7 +286,7 @@ export abstract class EstimatorBase {
     for (const upload of plan.uploads) {
       uploads.push(await prepareUpload(upload, (warning) => this.session.warn([warning])));
     }
-    await this.session.ensureDefaultBucket();
+    if (plan.defaultBucket !== null) await this.session.ensureDefaultBucket();
     for (const upload of uploads) {
       await this.session.use(({ s3, kind }) =>
         upload.send(s3, kind === 'aws' ? this.#encryptionHeaders(upload.bucket) : {}),

@@ -101,6 +101,23 @@ function checkTimes({ maxRun, maxWait, useSpotInstances }: CommonOptions, proble
   }
 }
 
+/** @param isRequired the estimator cannot do without a script */
+export function checkSource(
+  options: Partial<SourceOptions>,
+  isRequired: boolean,
+  problems: ProblemList,
+): void {
+  const { entryPoint, sourceDir } = options;
+  if (entryPoint || (!isRequired && sourceDir === undefined && entryPoint === undefined)) return;
+  problems.refuse({
+    id: 'E-EP-NONE',
+    field: 'entryPoint',
+    value: entryPoint,
+    rule: 'There is code but no script to start.',
+    nextStep: 'Name the script: its path in sourceDir, or a local path.',
+  });
+}
+
 function checkPaths(options: CommonOptions & Partial<SourceOptions>, problems: ProblemList): void {
   const { outputPath, codeLocation, checkpointS3Uri, entryPoint } = options;
   for (const [field, value] of Object.entries({ outputPath, codeLocation, checkpointS3Uri })) {

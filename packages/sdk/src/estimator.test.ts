@@ -69,6 +69,7 @@ test.each<[string, Partial<EstimatorOptions>, string]>([
   ['a base name with an underscore', { baseJobName: 'my_base' }, 'E-JOB-NAME baseJobName'],
   ['an output path on this machine', { outputPath: 'file:///tmp' }, 'E-FILE-OUTPUT outputPath'],
   ['checkpoints on this machine', { checkpointS3Uri: './ck' }, 'E-FILE-OUTPUT checkpointS3Uri'],
+  ['code without a script', { sourceDir: 'src' }, 'E-EP-NONE entryPoint'],
   ['a script in S3', { entryPoint: 's3://b/train.py' }, 'E-EP-S3 entryPoint'],
   ['a wait shorter than the run', { useSpotInstances: true, maxRun: 10, maxWait: 5 }, 'E-MAX-WAIT maxWait'],
   ['a type of the local mode on AWS', { instanceType: 'local' }, 'E-LOCAL-SESSION instanceType'],
@@ -150,6 +151,12 @@ test('an input channel named code is refused under network isolation only', asyn
 test('a channel without isolation and a checkpoint path without its URI are accepted and reported', () => {
   pytorch({ checkpointLocalPath: '/opt/ml/checkpoints' });
   expect(warnings.map(({ id }) => id)).toEqual(['W-CHECKPOINT']);
+});
+
+test('nothing is asked of the default bucket by a job that does not use it', async () => {
+  const own = { outputPath: 's3://out/x', codeLocation: 's3://code' };
+  expect((await pytorch(own).render('s3://in/data')).defaultBucket).toBeNull();
+  expect((await pytorch().render('s3://in/data')).defaultBucket).toBe('sagemaker-us-west-2-123456789012');
 });
 
 test('a region without images is named before anything is sent', async () => {

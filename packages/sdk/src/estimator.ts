@@ -1,6 +1,7 @@
 import { EstimatorBase } from './estimator-base.ts';
-import type { EstimatorProfile } from './estimator-base.ts';
+import type { EstimatorProfile, ProfileContext } from './estimator-base.ts';
 import type { CommonOptions, SourceOptions } from './estimator-options.ts';
+import { checkSource } from './estimator-rules.ts';
 import { attachOptions } from './attach.ts';
 import type { AttachOptions } from './attach.ts';
 
@@ -13,7 +14,7 @@ export interface EstimatorOptions extends CommonOptions, Partial<SourceOptions> 
 export class Estimator extends EstimatorBase {
   /** @throws InvalidOption with every problem of the options */
   constructor(options: EstimatorOptions) {
-    super(options, () => profileOf(options));
+    super(options, (context) => profileOf(options, context));
   }
 
   /**
@@ -28,10 +29,11 @@ export class Estimator extends EstimatorBase {
   }
 }
 
-function profileOf(options: EstimatorOptions): EstimatorProfile {
-  const { entryPoint } = options;
+function profileOf(options: EstimatorOptions, { problems }: ProfileContext): EstimatorProfile {
+  checkSource(options, false, problems);
+  const { entryPoint, imageUri } = options;
   return {
-    imageUri: () => options.imageUri,
+    imageUri: () => imageUri,
     source: entryPoint === undefined ? null : { ...options, entryPoint },
     isFramework: false,
     launchHyperparameters: {},

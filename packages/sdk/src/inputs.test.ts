@@ -21,7 +21,7 @@ const place = (inputs: Inputs, registerFolder: ((path: string) => Promise<string
   placeInputs(parseInputs(inputs), {
     jobName: 'job',
     jobInputMode: 'File',
-    bucket: 'bucket',
+    defaultBucket: () => Promise.resolve('bucket'),
     keyPrefix: 'team/',
     registerFolder,
   });

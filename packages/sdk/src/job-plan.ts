@@ -1,16 +1,6 @@
 import type { CreateTrainingJobRequest } from '@trainyard/api';
 import type { SourceSelection } from './source/source-files.ts';
 
-/** What an estimator's request depends on besides its options. */
-export interface Place {
-  kind: 'embedded' | 'service' | 'aws';
-  region: string;
-  accountId: string;
-  defaultBucket: string;
-  /** Put before keys in the default bucket: '' or `prefix/`. */
-  keyPrefix: string;
-}
-
 export type PlannedUpload = { bucket: string; key: string } & (
   | { kind: 'source'; selection: SourceSelection }
   /** A local file; `key` is the object's. */
@@ -23,4 +13,6 @@ export type PlannedUpload = { bucket: string; key: string } & (
 export interface JobPlan {
   request: CreateTrainingJobRequest;
   uploads: PlannedUpload[];
+  /** Made first when it is missing; null when nothing goes there. */
+  defaultBucket: string | null;
 }

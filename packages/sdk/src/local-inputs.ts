@@ -12,7 +12,8 @@ import type { Problem } from './problem.ts';
 export interface InputPlace {
   jobName: string;
   jobInputMode: TrainingInputMode;
-  bucket: string;
+  /** Where uploads go; asked only when there is one. */
+  defaultBucket: () => Promise<string>;
   /** Ends with a slash unless empty. */
   keyPrefix: string;
   /** Null when the service cannot see this machine's directories. */
@@ -49,7 +50,7 @@ export async function placeInputs(
       );
       continue;
     }
-    const { bucket } = place;
+    const bucket = await place.defaultBucket();
     const prefix = `${place.keyPrefix}${place.jobName}/input/${input.name}/`;
     if (isDirectory) uploads.push({ kind: 'directory', bucket, key: prefix, path, channel: input.name });
     else uploads.push({ kind: 'file', bucket, key: prefix + basename(path), path });

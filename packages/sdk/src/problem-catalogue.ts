@@ -9,6 +9,7 @@ export const PROBLEMS = {
   'E-DIST-TYPE': 'a value of distribution has the wrong type',
   'E-DIST-UNSUPPORTED': 'a strategy of SageMaker that this SDK does not offer',
   'E-ENDPOINT': 'not the URL of a service',
+  'E-EP-NONE': 'no script',
   'E-EP-S3': 'the script is named by an S3 URI',
   'E-FILE-INPUT': 'a local input is not there, or empty',
   'E-FILE-OUTPUT': 'an output is not an S3 URI',

@@ -44,7 +44,7 @@ function checkTrainium({ distribution, instanceType }: PyTorchLaunch, problems: 
 
 function checkTorchrun(launch: PyTorchLaunch, problems: ProblemList): void {
   const { instanceType, frameworkVersion, entryPoint } = launch;
-  if (!entryPoint.endsWith('.py')) {
+  if (entryPoint && !entryPoint.endsWith('.py')) {
     problems.refuse({
       id: 'E-TORCHRUN',
       field: 'entryPoint',

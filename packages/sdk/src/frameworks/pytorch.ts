@@ -6,6 +6,7 @@ import { InvalidOption } from '../errors.ts';
 import { EstimatorBase } from '../estimator-base.ts';
 import type { EstimatorProfile, ProfileContext } from '../estimator-base.ts';
 import type { CommonOptions, SourceOptions } from '../estimator-options.ts';
+import { checkSource } from '../estimator-rules.ts';
 import type { ProblemList } from '../problem.ts';
 import { distributionOfFlags } from './launch-flags.ts';
 import { compareVersions, pytorchImageUri, selectPyTorchImage } from './pytorch-image.ts';
@@ -75,6 +76,7 @@ export class PyTorch extends EstimatorBase {
 }
 
 function profileOf(options: PyTorchOptions, { instanceType, problems }: ProfileContext): EstimatorProfile {
+  checkSource(options, true, problems);
   checkVersionsGiven(options, problems);
   const frameworkVersion =
     options.frameworkVersion ?? (options.imageUri === undefined ? DEFAULT_PYTORCH_VERSION : undefined);
@@ -108,7 +110,7 @@ function profileOf(options: PyTorchOptions, { instanceType, problems }: ProfileC
   return {
     imageUri: (region, found) =>
       options.imageUri ?? (selection ? pytorchImageUri(selection, region, found) : ''),
-    source: options,
+    source: { ...options },
     isFramework: true,
     launchHyperparameters: plan.hyperparameters,
     metricsTimeSeries: frameworkVersion !== undefined && compareVersions(frameworkVersion, '1.3') >= 0,
