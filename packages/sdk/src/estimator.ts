@@ -1,6 +1,7 @@
 import { EstimatorBase } from './estimator-base.ts';
-import type { EstimatorProfile, ProfileContext } from './estimator-base.ts';
+import type { ProfileContext } from './estimator-base.ts';
 import type { CommonOptions, SourceOptions } from './estimator-options.ts';
+import type { EstimatorProfile } from './plan-job.ts';
 import { checkSource } from './estimator-rules.ts';
 import { attachOptions } from './attach.ts';
 import type { AttachOptions } from './attach.ts';

@@ -35,6 +35,7 @@ export type { PyTorchOptions } from './frameworks/pytorch.ts';
 export { FileSystemInput, TrainingInput } from './inputs.ts';
 export type { FileSystemInputOptions, Input, Inputs, TrainingInputOptions } from './inputs.ts';
 export type { JobPlan, PlannedUpload } from './job-plan.ts';
+export type { NamingOptions } from './plan-job.ts';
 export { LogPrinter } from './log-printer.ts';
 export type { PrintTarget } from './log-printer.ts';
 export type { Problem, WarningHandler } from './problem.ts';

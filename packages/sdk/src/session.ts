@@ -14,6 +14,7 @@ import type { EmbeddedService } from './embedded/embedded-service.ts';
 import { InvalidOption, ServiceUnavailable } from './errors.ts';
 import type { Problem, WarningHandler } from './problem.ts';
 import { describeProblem } from './problem.ts';
+import type { TrainyardApi } from './trainyard-api.ts';
 
 export interface SessionOptions {
   /**
@@ -100,20 +101,29 @@ export class Session {
     }
   }
 
+  /** As {@link use} for the calls that only a Trainyard service has. */
+  async useTrainyard<Result>(action: (trainyard: TrainyardApi) => Promise<Result>): Promise<Result> {
+    return await this.use(({ trainyard, endpointUrl }) => {
+      if (!trainyard) throw unreachable(endpointUrl ?? 'AWS', new Error('it is not a Trainyard service'));
+      return action(trainyard);
+    });
+  }
+
   /**
-   * As {@link use}, but an embedded service that was stopped on purpose stays so: it removed its record, one that
+   * As {@link useTrainyard}, but an embedded service that was stopped on purpose stays so: it removed its record, one that
    * died did not.
    * @throws ServiceUnavailable for such a one
    */
-  async useRunning<Result>(action: (connection: Connection) => Promise<Result>): Promise<Result> {
-    return await this.use(async (connection) => {
-      if (connection.kind === 'embedded' && readServiceRecord(this.dataDirectory) === null) {
+  async useRunning<Result>(action: (trainyard: TrainyardApi) => Promise<Result>): Promise<Result> {
+    const { kind } = await this.connect();
+    return await this.useTrainyard(async (trainyard) => {
+      if (kind === 'embedded' && readServiceRecord(this.dataDirectory) === null) {
         throw new ServiceUnavailable(
           this.dataDirectory,
           `The service of ${this.dataDirectory} was stopped; its jobs run on and any next command starts it again.`,
         );
       }
-      return await action(connection);
+      return await action(trainyard);
     });
   }
 

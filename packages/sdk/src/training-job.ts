@@ -74,10 +74,7 @@ export class TrainingJob {
       return;
     }
     const open = (lastEventId: string | null, signal: AbortSignal): Promise<ReadableStream<Uint8Array>> =>
-      this.session.useRunning(({ trainyard }) => {
-        if (!trainyard) throw new TypeError('The endpoint is no longer a Trainyard service.');
-        return trainyard.openEvents(this.name, lastEventId, signal);
-      });
+      this.session.useRunning((trainyard) => trainyard.openEvents(this.name, lastEventId, signal));
     const patienceMs = connection.kind === 'embedded' ? EMBEDDED_PATIENCE_MS : REMOTE_PATIENCE_MS;
     const times = { ...DEFAULT_STREAM_TIMES, patienceMs };
     yield* followStream({ open }, { after: options.after ?? null, signal: options.signal, times });

@@ -1,0 +1,205 @@
+import type { Channel, PythonValue } from '@trainyard/api';
+import {
+  encodeHyperparameters,
+  formatS3Uri,
+  joinS3Uri,
+  parseS3Uri,
+  pythonStr,
+  roleArn,
+} from '@trainyard/api';
+import type { Connection } from './connection.ts';
+import { InvalidOption, throwIfAny } from './errors.ts';
+import type { CommonOptions, Hyperparameters, SourceOptions } from './estimator-options.ts';
+import type { Inputs } from './inputs.ts';
+import { jobInputMode, parseInputs, s3Channel } from './inputs.ts';
+import { LOCAL_MODE_TYPES } from './instance-types.ts';
+import { baseNameOfImage, JOB_NAME_PATTERN, timestampedName } from './job-name.ts';
+import type { JobPlan, PlannedUpload } from './job-plan.ts';
+import { placeInputs } from './local-inputs.ts';
+import type { Problem, ProblemList } from './problem.ts';
+import { buildRequest } from './request.ts';
+import type { Session } from './session.ts';
+
+/** What one class of estimators adds to the common options. */
+export interface EstimatorProfile {
+  /** The training image in a region. */
+  imageUri(region: string, problems: ProblemList): string;
+  source: SourceOptions | null;
+  isFramework: boolean;
+  /** `sagemaker_*` values of the distribution, not yet encoded. */
+  launchHyperparameters: Hyperparameters;
+  metricsTimeSeries: boolean | undefined;
+}
+
+/** An estimator after its checks. */
+export interface EstimatorSpec {
+  options: CommonOptions;
+  profile: EstimatorProfile;
+  /** As the request will say it. */
+  instanceType: string;
+}
+
+export interface NamingOptions {
+  /** @default base name and time */
+  jobName?: string;
+  /** @default the present */
+  now?: Date;
+}
+
+const CODE_CHANNEL = 'code';
+const SOURCE_ARCHIVE = 'sourcedir.tar.gz';
+const DEFAULT_ROLE = 'trainyard';
+
+/** What `fit` will send. @throws InvalidOption for what depends on the place or on local inputs */
+export async function planJob(
+  spec: EstimatorSpec,
+  session: Session,
+  problems: ProblemList,
+  inputs: Inputs | undefined,
+  naming: NamingOptions,
+): Promise<JobPlan> {
+  const { options, profile, instanceType } = spec;
+  const parsed = parseInputs(inputs);
+  const connection = await session.connect();
+  const { region } = connection;
+  const keyPrefix = session.defaultKeyPrefix;
+  checkPlace(options, connection, problems);
+  const image = profile.imageUri(region, problems);
+  const jobName = naming.jobName ?? makeJobName(options, image, naming.now ?? new Date());
+  checkJobName(jobName, problems);
+  throwIfAny(problems.errors);
+
+  // Its name may cost a call to STS, so it is asked for only when something goes there.
+  let usedBucket: string | null = null;
+  const defaultBucket = async (): Promise<string> => {
+    usedBucket = await connection.defaultBucket();
+    return usedBucket;
+  };
+  const outputPath = options.outputPath ?? `s3://${await defaultBucket()}/${keyPrefix}`;
+  const inputMode = jobInputMode(inputs) ?? options.inputMode ?? 'File';
+  const registerFolder = registration(connection, session);
+  const jobInputs = { jobName, jobInputMode: inputMode, defaultBucket, keyPrefix, registerFolder };
+  const placed = await placeInputs(parsed, jobInputs);
+  const code = planCode(spec, jobName, outputPath, keyPrefix);
+  const channels = [...placed.channels, ...code.channels];
+  checkChannelNames(channels);
+  const request = buildRequest(options, {
+    jobName,
+    roleArn: await chooseRole(options, connection),
+    region,
+    image,
+    instanceType,
+    instanceCount: options.instanceCount ?? 1,
+    outputPath,
+    inputMode,
+    channels,
+    hyperparameters: encodeAll(spec, { jobName, region, submitDirectory: code.submitDirectory }),
+    metricsTimeSeries: options.enableSageMakerMetrics ?? profile.metricsTimeSeries,
+    isFramework: profile.isFramework,
+  });
+  return { request, uploads: [...code.uploads, ...placed.uploads], defaultBucket: usedBucket };
+}
+
+function checkPlace({ instanceType }: CommonOptions, { kind }: Connection, problems: ProblemList): void {
+  if (instanceType === undefined || !(instanceType in LOCAL_MODE_TYPES) || kind === 'embedded') return;
+  problems.refuse({
+    id: 'E-LOCAL-SESSION',
+    field: 'instanceType',
+    value: instanceType,
+    rule: 'It names this machine, but the session goes to a service elsewhere.',
+    nextStep: "Pass on: 'embedded' to the session, or choose an ml.* type.",
+  });
+}
+
+function makeJobName(options: CommonOptions, image: string, now: Date): string {
+  // A repository may hold characters that a job name may not; a base that the user gave is checked instead.
+  const base = options.baseJobName ?? baseNameOfImage(image).replace(/[^a-zA-Z0-9]+/g, '-');
+  return timestampedName(base, now);
+}
+
+function checkJobName(jobName: string, problems: ProblemList): void {
+  if (JOB_NAME_PATTERN.test(jobName)) return;
+  problems.refuse({
+    id: 'E-JOB-NAME',
+    field: 'jobName',
+    value: jobName,
+    rule: 'It has at most 63 letters, digits and hyphens, and neither begins nor ends with a hyphen.',
+    nextStep: 'Choose such a name.',
+  });
+}
+
+/** Null when the service does not see this machine's directories. */
+function registration(connection: Connection, session: Session): ((path: string) => Promise<string>) | null {
+  if (!connection.sharesFiles || !connection.trainyard) return null;
+  return (path) => session.useTrainyard((trainyard) => trainyard.registerFolder(path));
+}
+
+async function chooseRole(options: CommonOptions, { region, accountId }: Connection): Promise<string> {
+  const role = options.role ?? DEFAULT_ROLE;
+  return role.includes('/') ? role : roleArn({ region, accountId: await accountId() }, role);
+}
+
+interface CodePlan {
+  /** Null without a script. */
+  submitDirectory: string | null;
+  channels: Channel[];
+  uploads: PlannedUpload[];
+}
+
+function planCode(
+  { options, profile }: EstimatorSpec,
+  jobName: string,
+  outputPath: string,
+  keyPrefix: string,
+): CodePlan {
+  const { source } = profile;
+  if (!source) return { submitDirectory: null, channels: [], uploads: [] };
+  const uploads: PlannedUpload[] = [];
+  let uri = source.sourceDir;
+  if (!uri?.startsWith('s3://')) {
+    // As in AWS's SDK, the key prefix of an output path that the user gave is left out.
+    const prefix = options.outputPath === undefined ? keyPrefix : '';
+    const base = source.codeLocation ?? formatS3Uri({ bucket: parseS3Uri(outputPath).bucket, key: prefix });
+    uri = joinS3Uri(base, jobName, 'source', SOURCE_ARCHIVE);
+    const { entryPoint, sourceDir = null, dependencies = [] } = source;
+    uploads.push({ kind: 'source', ...parseS3Uri(uri), selection: { entryPoint, sourceDir, dependencies } });
+  }
+  if (!options.enableNetworkIsolation) return { submitDirectory: uri, channels: [], uploads };
+  // Without a network the launcher cannot fetch its code; it then comes as a channel.
+  const submitDirectory = `/opt/ml/input/data/${CODE_CHANNEL}/${SOURCE_ARCHIVE}`;
+  return { submitDirectory, channels: [s3Channel(CODE_CHANNEL, uri, {})], uploads };
+}
+
+function checkChannelNames(channels: readonly Channel[]): void {
+  const names = channels.map((channel) => channel.ChannelName);
+  const twice = names.find((name, index) => names.indexOf(name) !== index);
+  if (twice === undefined) return;
+  const problem: Problem = {
+    id: 'E-CHANNEL-DUP',
+    field: `inputs.${twice}`,
+    value: twice,
+    rule: 'Under network isolation this channel carries the code.',
+    nextStep: 'Give the input another name.',
+  };
+  throw new InvalidOption([problem]);
+}
+
+function encodeAll(
+  { options, profile }: EstimatorSpec,
+  job: { jobName: string; region: string; submitDirectory: string | null },
+): Record<string, string> {
+  const user = options.hyperparameters ?? {};
+  const { source } = profile;
+  if (!source || job.submitDirectory === null) {
+    return Object.fromEntries(Object.entries(user).map(([key, value]) => [key, pythonStr(value)]));
+  }
+  const { entryPoint, sourceDir, containerLogLevel = 20 } = source;
+  const script: Record<string, PythonValue> = {
+    sagemaker_submit_directory: job.submitDirectory,
+    sagemaker_program: sourceDir === undefined ? (entryPoint.split('/').at(-1) ?? entryPoint) : entryPoint,
+    sagemaker_container_log_level: containerLogLevel,
+    sagemaker_job_name: job.jobName,
+    sagemaker_region: job.region,
+  };
+  return encodeHyperparameters({ ...user, ...script, ...profile.launchHyperparameters });
+}
