@@ -15,6 +15,8 @@ export interface JobPrincipal {
   accessKeyId: string;
   jobName: string;
   attempt: number;
+  /** Name, without path, of the job's `RoleArn`: a script finds itself in it, as on SageMaker. @default TrainyardJob */
+  roleName?: string;
 }
 
 /** What a key may do and how it proves itself. */
@@ -30,7 +32,6 @@ export interface CredentialRecord {
 /** Finds a key; undefined when there is none. Called for every request, so it should not be slow. */
 export type CredentialLookup = (accessKeyId: string) => CredentialRecord | undefined;
 
-/** The role that scripts find themselves in; one for all jobs, the session name tells them apart. */
 const JOB_ROLE_NAME = 'TrainyardJob';
 
 /**
@@ -45,5 +46,5 @@ export function principalArn(principal: Principal, account: ArnScope): string {
 export function roleOf(principal: Principal): { role: string; session: string } {
   return principal.kind === 'operator'
     ? { role: principal.roleName, session: principal.accessKeyId }
-    : { role: JOB_ROLE_NAME, session: principal.jobName };
+    : { role: principal.roleName ?? JOB_ROLE_NAME, session: principal.jobName };
 }

@@ -165,6 +165,20 @@ test('after its release, a job name starts empty again', () => {
   expect(store.streams.find(TRAINING_LOG_GROUP, stream.name)?.nextSeq).toBe(1);
 });
 
+test('a batch that the disk has no room for is stored not at all, and whole when it is sent again', () => {
+  const stream = hostStream();
+  store.appendBatch({ stream, firstSeq: 0, lines: lines(0, 2) });
+  const { page_count: pages } = database.sql.prepare('PRAGMA page_count').get() as { page_count: number };
+  database.sql.exec(`PRAGMA max_page_count = ${pages + 2}`);
+  const batch = { stream, firstSeq: 2, lines: lines(2, 5_000) };
+  expect(() => store.appendBatch(batch)).toThrow();
+  expect(messages()).toHaveLength(2);
+  expect(store.appendBatch({ stream, firstSeq: 2, lines: [] })).toBe(2);
+  database.sql.exec('PRAGMA max_page_count = 1000000');
+  expect(store.appendBatch(batch)).toBe(5_002);
+  expect(messages()).toHaveLength(5_002);
+});
+
 test('reading by time uses the index of times', () => {
   const plan = database.sql
     .prepare(
