@@ -56,6 +56,26 @@ test('a host stream is named as on SageMaker and reserved for hosts', () => {
   expect(isReservedForHosts('/other', 'job/algo-1-1700000000')).toBe(false);
 });
 
+test('a host has its stream before its first line, and a retry in the same second has another', () => {
+  const origin = { jobName: 'job', attempt: 1, host: 'algo-1' };
+  const name = store.openHostStream(origin, 1_700_000_000_123);
+  expect(name).toBe('job/algo-1-1700000000');
+  expect(store.openHostStream(origin, 1_700_000_009_000)).toBe(name);
+  expect(store.streams.find(TRAINING_LOG_GROUP, name)?.nextSeq).toBe(0);
+  store.appendBatch({ stream: { ...origin, name }, firstSeq: 0, lines: lines(0, 2) });
+
+  const retry = { ...origin, attempt: 2 };
+  const second = store.openHostStream(retry, 1_700_000_000_900);
+  expect(second).toBe('job/algo-1-1700000001');
+  store.appendBatch({ stream: { ...retry, name: second }, firstSeq: 0, lines: lines(0, 2) });
+  expect(messages()).toHaveLength(4);
+
+  const mixedUp = { stream: { ...retry, name }, firstSeq: 2, lines: lines(2, 1) };
+  expect(() => store.appendBatch(mixedUp)).toThrow('belongs to algo-1 of job job, attempt 1');
+  store.streams.delete(TRAINING_LOG_GROUP, second);
+  expect(store.openHostStream({ ...origin, attempt: 3 }, 1_700_000_001_000)).toBe('job/algo-1-1700000002');
+});
+
 test('a batch that is sent again, whole or with new lines behind it, is stored once', () => {
   const stream = hostStream();
   expect(store.appendBatch({ stream, firstSeq: 0, lines: lines(0, 3) })).toBe(3);

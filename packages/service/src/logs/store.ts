@@ -6,7 +6,7 @@ import type { LogEventRow } from './merge.ts';
 import { mergeByTime } from './merge.ts';
 import type { MetricDefinition, Metrics } from './metrics.ts';
 import { createMetrics } from './metrics.ts';
-import { TRAINING_LOG_GROUP } from './stream-name.ts';
+import { hostStreamName, TRAINING_LOG_GROUP } from './stream-name.ts';
 import type { LogStreamRow, LogStreams, StreamOrigin } from './streams.ts';
 import { createLogStreams } from './streams.ts';
 
@@ -26,7 +26,7 @@ export class LogGapError extends Error {
 }
 
 export interface HostStream extends StreamOrigin {
-  /** As `hostStreamName` makes it; lives in {@link TRAINING_LOG_GROUP}. */
+  /** As {@link LogStore.openHostStream} gave it; lives in {@link TRAINING_LOG_GROUP}. */
   name: string;
 }
 
@@ -70,11 +70,21 @@ export interface LogStore {
   readonly events: LogEvents;
   readonly metrics: Metrics;
   /**
+   * Makes the stream of a host of one attempt, readable at once though it is empty: SageMaker's SDK v3 shows no
+   * logs until every host has one. Asked again, it gives the same. A name that another attempt took in the same
+   * second is passed over: its numbers have begun, and this host's first lines would be taken for repeats.
+   *
+   * @param startedAt epoch milliseconds of the host's start
+   * @returns the name, `<job>/<host>-<seconds>`
+   */
+  openHostStream(origin: StreamOrigin, startedAt: number): string;
+  /**
    * Stores lines of a host exactly once: lines that are stored already are dropped, so a batch may be sent again.
    * Durable when it returns, unless the caller holds a transaction of its own.
    *
    * @returns number of the line that is expected next
    * @throws LogGapError when lines before this batch are missing; nothing is stored
+   * @throws Error when the stream is another host's or another attempt's
    */
   appendBatch(batch: AppendBatch): number;
   /** Stores events that a client put into a stream of its own. */
@@ -99,13 +109,21 @@ export function createLogStore(database: Database, options: LogStoreOptions): Lo
   const metrics = createMetrics(database, options.metricDefinitionsOf);
   const subscribers = new Map<string, Set<(notice: LogNotice) => void>>();
 
-  function ensureHostStream(stream: HostStream): LogStreamRow {
-    const known = streams.find(TRAINING_LOG_GROUP, stream.name);
-    if (known !== undefined) return known;
+  function createHostStream(name: string, origin: StreamOrigin): void {
     const at = options.now();
     streams.createGroup(TRAINING_LOG_GROUP, at);
-    streams.create(TRAINING_LOG_GROUP, stream.name, at, stream);
-    return streams.find(TRAINING_LOG_GROUP, stream.name) as LogStreamRow;
+    streams.create(TRAINING_LOG_GROUP, name, at, origin);
+  }
+
+  function ensureHostStream(stream: HostStream): LogStreamRow {
+    if (streams.find(TRAINING_LOG_GROUP, stream.name) === undefined) createHostStream(stream.name, stream);
+    const row = streams.find(TRAINING_LOG_GROUP, stream.name) as LogStreamRow;
+    if (row.jobName !== stream.jobName || row.attempt !== stream.attempt || row.host !== stream.host) {
+      throw new Error(
+        `Log stream ${stream.name} belongs to ${row.host} of job ${row.jobName}, attempt ${row.attempt}; got lines of ${stream.host}, attempt ${stream.attempt}.`,
+      );
+    }
+    return row;
   }
 
   function notify(jobName: string, notice: LogNotice): void {
@@ -121,6 +139,20 @@ export function createLogStore(database: Database, options: LogStoreOptions): Lo
     streams,
     events,
     metrics,
+
+    openHostStream(origin, startedAt) {
+      const { jobName, attempt, host } = origin;
+      return database.transaction(() => {
+        const known = streams.ofJob(jobName).find((row) => row.attempt === attempt && row.host === host);
+        if (known !== undefined) return known.name;
+        for (let at = startedAt; ; at += 1_000) {
+          const name = hostStreamName(jobName, host, at);
+          if (streams.isTaken(TRAINING_LOG_GROUP, name)) continue;
+          createHostStream(name, origin);
+          return name;
+        }
+      });
+    },
 
     appendBatch({ stream, firstSeq, lines }) {
       return database.transaction(() => {

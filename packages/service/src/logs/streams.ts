@@ -67,6 +67,7 @@ export function createLogStreams(database: Database) {
   const selectStream = sql.prepare(
     `SELECT ${COLUMNS} FROM log_streams WHERE group_name = ? AND name = ? AND NOT is_deleted`,
   );
+  const selectAny = sql.prepare('SELECT 1 FROM log_streams WHERE group_name = ? AND name = ?');
   const selectOfJob = sql.prepare(
     `SELECT ${COLUMNS} FROM log_streams WHERE job = ? AND NOT is_deleted ORDER BY id`,
   );
@@ -127,6 +128,8 @@ export function createLogStreams(database: Database) {
         return deleteGroupRow.run(name).changes === 1;
       }),
     find,
+    /** Also true for a deleted stream, whose numbers go on. */
+    isTaken: (group: string, name: string): boolean => selectAny.get(group, name) !== undefined,
     /** @returns false when a stream of that name was there. */
     create(group: string, name: string, at: number, origin: StreamOrigin | null = null): boolean {
       const owner = [origin?.jobName ?? null, origin?.attempt ?? null, origin?.host ?? null];
