@@ -1,0 +1,79 @@
+#pragma once
+
+#include <vector>
+
+#include "csrc/common/reduce.h"
+#include "csrc/common/types.h"
+#include "csrc/transport/exchange.h"
+#include "csrc/transport/group_state.h"
+
+namespace trainyard::collective {
+
+// One call of one collective, as the algorithms see it.
+struct Operation {
+  Descriptor descriptor; // must be equal on all ranks
+  Reduction reduction;
+  Wait& wait;
+  Traffic traffic; // to other hosts; summed up by the algorithms
+
+  // A composed operation numbers its exchanges, so that ranks that differ in
+  // how far they are notice it.
+  Operation part(uint8_t step, uint64_t bytes) const {
+    Operation other = *this;
+    other.descriptor.step = step;
+    other.descriptor.bytes = bytes;
+    other.traffic = Traffic();
+    return other;
+  }
+};
+
+// The collectives over some set of ranks, here called members and numbered
+// from 0. All members call the same function with equal descriptors; memory is
+// the caller's until the function returns. Every function is also a meeting
+// point: none returns before all members have called it.
+//
+// Streams: `in[m]` and `out[m]` are the pieces that go to and come from member
+// m; sizes must agree pairwise, or Error(mismatch) is thrown on both sides.
+class Collectives {
+ public:
+  virtual ~Collectives() = default;
+
+  virtual int member() const = 0;
+  virtual int members() const = 0;
+
+  // buffer[i] = fold over members of buffer[i]; the same bits everywhere.
+  virtual void allreduce(Operation& op, char* buffer, size_t count) = 0;
+
+  // out[m] = in of member m. `in` may be out[member()].
+  virtual void allgather(
+      Operation& op,
+      const Pieces& in,
+      const std::vector<Pieces>& out) = 0;
+
+  // out = fold over members of their in[member()]. `out` may be
+  // in[member()]. All in[m] on all members have whole elements.
+  virtual void reduceScatter(
+      Operation& op,
+      const std::vector<Pieces>& in,
+      const Pieces& out) = 0;
+
+  // data of `root` to everyone.
+  virtual void broadcast(Operation& op, int root, const Pieces& data) = 0;
+
+  // out[m] = in[member()] of member m. Gathers and scatters are all-to-alls
+  // in which most streams are empty.
+  virtual void alltoall(
+      Operation& op,
+      const std::vector<Pieces>& in,
+      const std::vector<Pieces>& out) = 0;
+
+  virtual void barrier(Operation& op) = 0;
+};
+
+// The even cut of `count` elements over `parts`: part p is
+// [cut(p), cut(p + 1)).
+inline size_t cut(size_t count, size_t parts, size_t p) {
+  return count / parts * p + std::min(p, count % parts);
+}
+
+} // namespace trainyard::collective

@@ -1,0 +1,1 @@
+"""PyTorch support; see torch_smddp for the backend."""

@@ -1,0 +1,3 @@
+from smdistributed.dataparallel.torch.parallel.distributed import DistributedDataParallel
+
+__all__ = ["DistributedDataParallel"]
