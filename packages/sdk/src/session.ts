@@ -9,7 +9,7 @@ import {
   readServiceRecord,
   waitForExit,
 } from './embedded/data-directory.ts';
-import { ensureService, findService } from './embedded/embedded-service.ts';
+import { ensureService, findService, settle } from './embedded/embedded-service.ts';
 import type { EmbeddedService } from './embedded/embedded-service.ts';
 import { InvalidOption, ServiceUnavailable } from './errors.ts';
 import type { Problem, WarningHandler } from './problem.ts';
@@ -88,43 +88,38 @@ export class Session {
 
   /**
    * Runs `action` with the connection. When the embedded service is gone it is started again and the action runs a
-   * second time, so it must bear repetition.
+   * second time, so it must bear repetition. With `revive: false` a service that was stopped on purpose stays so: it
+   * removed its record, one that died did not.
+   * @throws ServiceUnavailable when no service answers
    */
-  async use<Result>(action: (connection: Connection) => Promise<Result>): Promise<Result> {
+  async use<Result>(
+    action: (connection: Connection) => Promise<Result>,
+    options: { revive?: boolean } = {},
+  ): Promise<Result> {
     const connection = await this.connect();
     try {
       return await action(connection);
     } catch (error) {
       if (!isServiceError(error, 'ConnectionFailed')) throw error;
       if (connection.kind !== 'embedded') throw unreachable(connection.endpointUrl ?? 'AWS', error);
+      await settle(this.dataDirectory);
+      if (options.revive === false && readServiceRecord(this.dataDirectory) === null) {
+        const problem = `The service of ${this.dataDirectory} was stopped; its jobs run on, and any next command starts it again.`;
+        throw new ServiceUnavailable(this.dataDirectory, problem);
+      }
       return await action(await this.reconnect());
     }
   }
 
   /** As {@link use} for the calls that only a Trainyard service has. */
-  async useTrainyard<Result>(action: (trainyard: TrainyardApi) => Promise<Result>): Promise<Result> {
+  async useTrainyard<Result>(
+    action: (trainyard: TrainyardApi) => Promise<Result>,
+    options: { revive?: boolean } = {},
+  ): Promise<Result> {
     return await this.use(({ trainyard, endpointUrl }) => {
       if (!trainyard) throw unreachable(endpointUrl ?? 'AWS', new Error('it is not a Trainyard service'));
       return action(trainyard);
-    });
-  }
-
-  /**
-   * As {@link useTrainyard}, but an embedded service that was stopped on purpose stays so: it removed its record, one that
-   * died did not.
-   * @throws ServiceUnavailable for such a one
-   */
-  async useRunning<Result>(action: (trainyard: TrainyardApi) => Promise<Result>): Promise<Result> {
-    const { kind } = await this.connect();
-    return await this.useTrainyard(async (trainyard) => {
-      if (kind === 'embedded' && readServiceRecord(this.dataDirectory) === null) {
-        throw new ServiceUnavailable(
-          this.dataDirectory,
-          `The service of ${this.dataDirectory} was stopped; its jobs run on and any next command starts it again.`,
-        );
-      }
-      return await action(trainyard);
-    });
+    }, options);
   }
 
   /** Looks again for the service: an embedded one has another port after each start. */

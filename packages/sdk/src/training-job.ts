@@ -19,7 +19,7 @@ export interface FollowOptions {
 }
 
 /** How long a service may be away while its job is followed: one of this machine is back at once or was stopped. */
-const EMBEDDED_PATIENCE_MS = 10_000;
+const EMBEDDED_PATIENCE_MS = 3_000;
 const REMOTE_PATIENCE_MS = 120_000;
 
 /** A training job by its name; holds no state, so several may stand for one job. */
@@ -74,7 +74,9 @@ export class TrainingJob {
       return;
     }
     const open = (lastEventId: string | null, signal: AbortSignal): Promise<ReadableStream<Uint8Array>> =>
-      this.session.useRunning((trainyard) => trainyard.openEvents(this.name, lastEventId, signal));
+      this.session.useTrainyard((trainyard) => trainyard.openEvents(this.name, lastEventId, signal), {
+        revive: false,
+      });
     const patienceMs = connection.kind === 'embedded' ? EMBEDDED_PATIENCE_MS : REMOTE_PATIENCE_MS;
     const times = { ...DEFAULT_STREAM_TIMES, patienceMs };
     yield* followStream({ open }, { after: options.after ?? null, signal: options.signal, times });

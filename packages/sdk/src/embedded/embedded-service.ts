@@ -6,6 +6,7 @@ import type { ServiceCredentials } from './data-directory.ts';
 import type { SpawnedService } from './spawn-service.ts';
 
 const START_TIMEOUT_MS = 60_000;
+const SETTLE_TIMEOUT_MS = 5_000;
 /** A service that ended at once may have met another one that `serve` started and that does not listen yet. */
 const EXIT_GRACE_MS = 1_000;
 
@@ -36,6 +37,19 @@ export async function findService(dataDirectory: string): Promise<EmbeddedServic
 }
 
 /**
+ * Waits while a service that does not listen is still there: it is starting or ending. Bounded, since its process id
+ * may belong to another program by now.
+ */
+export async function settle(dataDirectory: string): Promise<void> {
+  const deadline = Date.now() + SETTLE_TIMEOUT_MS;
+  while (Date.now() < deadline) {
+    const record = readServiceRecord(dataDirectory);
+    if (record === null || !isAlive(record.pid) || (await checkHealth(record)) !== 'absent') return;
+    await sleep(20);
+  }
+}
+
+/**
  * The service of a data directory: the running one, or a new one. When two clients come at once, one starts it and
  * both use it.
  * @throws ServiceUnavailable with the end of the service's log when it does not come up.
@@ -43,6 +57,7 @@ export async function findService(dataDirectory: string): Promise<EmbeddedServic
 export async function ensureService(dataDirectory: string): Promise<EmbeddedService> {
   const running = await findService(dataDirectory);
   if (running) return running;
+  await settle(dataDirectory);
   // Loaded here because a running service needs neither.
   const [{ StartLock }, { spawnService }] = await Promise.all([
     import('./start-lock.ts'),
