@@ -1,16 +1,11 @@
 import { createHash, createHmac } from 'node:crypto';
-import { createRequire } from 'node:module';
+import { SignatureV4 } from '@smithy/signature-v4';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { Hasher } from '../hasher.ts';
 import { percentEncode, toBinary } from './bytes.ts';
 import { presignUrl, sha256Hex, signHeaders } from './sign.ts';
 import { verifySignature } from './verify.ts';
-
-// Its ES build has extensionless imports, made for bundlers: Node runs the CommonJS one.
-const { SignatureV4 } = createRequire(import.meta.url)(
-  '@smithy/signature-v4',
-) as typeof import('@smithy/signature-v4');
 
 /** The oracle is AWS's own signer: requests that it signs must verify here, and both must sign alike. */
 

@@ -192,7 +192,7 @@ describe('a header request is refused when', () => {
       (text) => text.replace('content-type;host', 'host;content-type'),
     ],
     ['SignedHeaders name one twice', 'malformed', (text) => text.replace('host;', 'host;host;')],
-    ['SignedHeaders are upper case', 'malformed', (text) => text.replace('host;', 'Host;')],
+    ['SignedHeaders are upper case', 'malformed', (text) => text.replace('=content-type', '=Content-type')],
     [
       'SignedHeaders hold an empty name',
       'malformed',
@@ -245,6 +245,12 @@ describe('a header request is refused when', () => {
       message:
         'Signature not yet current: 20261124T120000Z is still later than 20261124T115959Z (20261124T115459Z + 5 min.)',
     });
+  });
+
+  test('its payload form is a name on Object.prototype, for S3 too', async () => {
+    const request = await signedRequest('s3');
+    const bent = bend(request, { headers: { 'x-amz-content-sha256': 'constructor' } });
+    await expectRefusal(bent, 'malformed', { services: ['s3'] });
   });
 
   test('its region is not served', async () => {
