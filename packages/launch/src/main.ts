@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { crc32 } from 'node:zlib';
 import { createS3Client } from '@trainyard/api';
 import { AgentLog } from './agent-log.ts';
 import { runAttempt } from './attempt.ts';
@@ -84,6 +85,7 @@ async function main(): Promise<void> {
       region: plan.region,
       credentials: () => plans.agentCredentials(),
       hasher: nodeHasher,
+      crc32,
     });
     const checkpoints =
       plan.checkpoint &&
