@@ -27,6 +27,7 @@ MNT_DETACH = 0x2
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
+_PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
@@ -135,13 +136,9 @@ def limit_capabilities(allowed, bounding=None):
     ambient ones, and at most `bounding` (default: `allowed`) in the bounding set. Cannot be undone."""
     bounding = allowed if bounding is None else bounding
     for capability in range(_HIGHEST_CAPABILITY + 1):
-        if bounding >> capability & 1:
-            continue
-        if _libc.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0) < 0:
-            number = ctypes.get_errno()
-            if number == 22:  # EINVAL: beyond the kernel's last capability
-                break
-            raise OSError(number, 'prctl(PR_CAPBSET_DROP, %d): %s' % (capability, os.strerror(number)))
+        # Dropping needs a capability itself, so what is gone already is left alone; -1 lies beyond the kernel's last one.
+        if not bounding >> capability & 1 and _libc.prctl(_PR_CAPBSET_READ, ctypes.c_ulong(capability), 0, 0, 0) == 1:
+            _check(_libc.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0), 'prctl(PR_CAPBSET_DROP, %d)' % capability)
     _libc.prctl(_PR_CAP_AMBIENT, ctypes.c_ulong(_PR_CAP_AMBIENT_CLEAR_ALL), 0, 0, 0)
     header = (ctypes.c_uint32 * 2)(_LINUX_CAPABILITY_VERSION_3, 0)
     data = (ctypes.c_uint32 * 6)()
