@@ -37,15 +37,10 @@ export class ObjectStoreError extends Error {
 
 const SQLITE_FULL = 13;
 
-/** "The disk is full", from a file or from SQLite. */
-export function isDiskFull(error: unknown): boolean {
-  const { code, errcode } = (error ?? {}) as { code?: unknown; errcode?: unknown };
-  return code === 'ENOSPC' || code === 'EDQUOT' || errcode === SQLITE_FULL;
-}
-
-/** Turns a full disk into a refusal; other errors come back as they are. */
+/** Turns "the disk is full", from a file or from SQLite, into a refusal; other errors come back as they are. */
 export function withDiskFull(error: unknown): unknown {
-  if (!isDiskFull(error)) return error;
+  const { code, errcode } = (error ?? {}) as { code?: unknown; errcode?: unknown };
+  if (code !== 'ENOSPC' && code !== 'EDQUOT' && errcode !== SQLITE_FULL) return error;
   return new ObjectStoreError(
     'InsufficientStorage',
     'The disk that holds the objects is full; nothing was stored. Delete objects, free disk space or move the data directory, then repeat the request.',

@@ -1,7 +1,7 @@
 import type { SQLInputValue, StatementSync } from 'node:sqlite';
 import type { Database } from '../store/database.ts';
 import type { ChecksumAlgorithm, ChecksumType, ObjectChecksum } from './checksums.ts';
-import { ObjectStoreError } from './errors.ts';
+import { ObjectStoreError, withDiskFull } from './errors.ts';
 import type { BucketInfo, ObjectInfo, StorageUsage, WriteCondition } from './object-store.ts';
 
 /** A blob as part of an object. */
@@ -42,8 +42,13 @@ export class ObjectIndex {
     this.#database = database;
   }
 
+  /** @throws InsufficientStorage when the disk has no room for the change; nothing has changed then */
   transaction<T>(work: () => T): T {
-    return this.#database.transaction(work);
+    try {
+      return this.#database.transaction(work);
+    } catch (error) {
+      throw withDiskFull(error);
+    }
   }
 
   /** A prepared statement, made once per text. */

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { BlobDirectory } from './blobs.ts';
 import { CHECKSUM_ALGORITHMS, type RunningChecksum } from './checksums.ts';
-import { isDiskFull, ObjectStoreError, withDiskFull } from './errors.ts';
+import { ObjectStoreError, withDiskFull } from './errors.ts';
 import type { BodyInput } from './object-store.ts';
 
 export interface StoredBody {
@@ -41,7 +41,11 @@ export async function storeBody<T>(
   }
 }
 
-/** The second half of {@link storeBody}, for blobs that exist already. */
+/**
+ * The second half of {@link storeBody}, for blobs that exist already.
+ *
+ * @param commit one transaction of the index; a refusal undoes it and removes the blobs
+ */
 export async function commitBlobs<T>(
   blobs: BlobDirectory,
   names: readonly string[],
@@ -53,8 +57,8 @@ export async function commitBlobs<T>(
   } catch (error) {
     // After any other failure of the database it is not known whether the row will be there after a restart:
     // the blob stays, and the sweep of that start decides.
-    if (error instanceof ObjectStoreError || isDiskFull(error)) await blobs.remove(names);
-    throw withDiskFull(error);
+    if (error instanceof ObjectStoreError) await blobs.remove(names);
+    throw error;
   }
   await blobs.remove(committed.removed);
   return committed.result;

@@ -42,6 +42,12 @@ export function assertReadable(
   }
 }
 
+/** `If-Range`: the range counts only for the object that the client has the rest of, else it wants the whole. */
+export function isSameForRange(context: S3Context, info: ObjectInfo): boolean {
+  const validator = context.header('if-range')?.trim();
+  return validator === undefined || validator === `"${info.etag}"` || validator === httpDate(info.modifiedAt);
+}
+
 /** Conditions of writing: `If-None-Match: *` and `If-Match: <etag>`, as S3 has them. */
 export function writeCondition(context: S3Context): WriteCondition | undefined {
   const ifNoneMatch = context.header('if-none-match');

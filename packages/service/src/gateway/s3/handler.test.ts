@@ -121,6 +121,11 @@ describe('objects', () => {
     expect((await get({ 'if-none-match': '"x"' })).status).toBe(200);
     expect((await get({ 'if-match': '"x"' })).status).toBe(412);
     expect((await get({ 'if-match': `"x", ${etag}` })).status).toBe(200);
+    expect((await get({ range: 'bytes=2-4', 'if-range': etag })).text).toBe('234');
+    expect(await get({ range: 'bytes=2-4', 'if-range': '"x"' })).toMatchObject({
+      status: 200,
+      text: '0123456789',
+    });
     const before = new Date(clock.now - 60_000).toUTCString();
     const at = new Date(clock.now).toUTCString();
     expect((await get({ 'if-modified-since': at })).status).toBe(304);

@@ -3,7 +3,7 @@ import { noSuchKey } from '../../objects/disk-object-store.ts';
 import type { ByteRange, ObjectInfo, OpenObject } from '../../objects/object-store.ts';
 import { openBody, readDocument } from './body.ts';
 import { checksumHeaders, checksumOfBody, contentMd5, verifyDocument } from './checksum-headers.ts';
-import { assertReadable, httpDate, writeCondition } from './conditions.ts';
+import { assertReadable, httpDate, isSameForRange, writeCondition } from './conditions.ts';
 import type { S3Context } from './context.ts';
 import { S3Error } from './errors.ts';
 import { assertHonoured, encryptionHeaders, metadataOf, overridesOf } from './metadata.ts';
@@ -126,7 +126,8 @@ function describeRead(
   assertReadable(context, info);
   const partNumber = partNumberOf(context);
   const part = partNumber === null ? undefined : partOf(parts, partNumber, info);
-  const range = part ?? parseRange(context.header('range'), info.sizeBytes);
+  const range =
+    part ?? (isSameForRange(context, info) ? parseRange(context.header('range'), info.sizeBytes) : undefined);
   const { start, end } = range ?? { start: 0, end: info.sizeBytes };
   const headers: Record<string, string> = {
     ...info.metadata,
