@@ -2,8 +2,8 @@ import { defineConfig } from 'vitest/config';
 
 // Everything that starts processes runs one file at a time: two cores are the smallest machine we support.
 const spawning = { pool: 'forks', fileParallelism: false, maxWorkers: 1 } as const;
-const resolve = { conditions: ['@trainyard/source', 'node', 'import', 'module', 'default'] };
-const ssr = { resolve: { conditions: ['@trainyard/source', 'node', 'import', 'module', 'default'] } };
+const resolve = { conditions: ['@trainyard/source', 'node', 'import', 'default'] };
+const ssr = { resolve: { conditions: ['@trainyard/source', 'node', 'import', 'default'] } };
 
 export default defineConfig({
   test: {

@@ -164,13 +164,13 @@ describe('a training job', () => {
       expect(first.environment.SM_CURRENT_HOST).toBe('algo-1');
       expect(first.environment.MINE).toBe('yes');
       expect(first.resourceconfig.hosts).toEqual(['algo-1', 'algo-2']);
-      expect(first.input.filter((path: string) => path.startsWith('data/train'))).toEqual([
+      expect(first.input.filter((path: string) => path.startsWith('data/train/'))).toEqual([
         'data/train/a.csv',
         'data/train/c.csv',
         'data/train/deep/b.csv',
       ]);
       const shards = [first, second].map((seen) =>
-        seen.input.filter((path: string) => path.startsWith('data/shard')),
+        seen.input.filter((path: string) => path.startsWith('data/shard/')),
       );
       expect(shards).toEqual([['data/shard/a.csv', 'data/shard/deep/b.csv'], ['data/shard/c.csv']]);
       expect(first.peers['algo-2'].ok && second.peers['algo-1'].ok).toBe(true);

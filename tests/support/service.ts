@@ -91,7 +91,7 @@ export async function startService(
   };
 
   await start();
-  await s3!.createBucket(BUCKET);
+  await s3!.createBucket({ bucket: BUCKET });
   return {
     dataDir,
     get url() {

@@ -17,14 +17,14 @@ import { TrainyardApi } from './gateway/trainyard.ts';
 import { hostToken, loadIdentity } from './identity.ts';
 import { JobCommands } from './jobs/commands.ts';
 import { createLogsOperations } from './logs/operations.ts';
-import { createLogStore } from './logs/store.ts';
-import { hostStreamName } from './logs/stream-name.ts';
+import { createLogStore, LogGapError } from './logs/store.ts';
 import { DiskObjectStore } from './objects/disk-object-store.ts';
 import { Reconciler } from './reconcile/reconciler.ts';
 import { readServiceFile, removeServiceFile, writeServiceFile } from './service-file.ts';
 import { openDatabase } from './store/database.ts';
 import { FileSystemStore } from './store/file-system-store.ts';
 import { HostStore } from './store/host-store.ts';
+import type { Host } from './store/host-store.ts';
 import type { Job } from './store/job-store.ts';
 import { JobStore } from './store/job-store.ts';
 import { KeyStore } from './store/key-store.ts';
@@ -123,18 +123,20 @@ export async function startService(
     jobs,
     hosts,
     now,
-    openLogStream: (host) => hostStreamName(host.job, host.host, now()),
-    appendLogs: (host, batch: LogBatch) =>
-      logs.appendBatch({
-        stream: {
-          name: host.logStream ?? hostStreamName(host.job, host.host, now()),
-          jobName: host.job,
-          attempt: host.attempt,
-          host: host.host,
-        },
-        firstSeq: batch.firstSeq,
-        lines: batch.lines,
-      }),
+    openLogStream: (host) => logs.openHostStream(originOf(host), now()),
+    appendLogs: (host, batch: LogBatch) => {
+      try {
+        return logs.appendBatch({
+          stream: { name: host.logStream ?? logs.openHostStream(originOf(host), now()), ...originOf(host) },
+          firstSeq: batch.firstSeq,
+          lines: batch.lines,
+        });
+      } catch (error) {
+        // The agent sends again from the number that is missing.
+        if (error instanceof LogGapError) return error.expectedSeq;
+        throw error;
+      }
+    },
     partsDirectory: (job, attempt) => join(attemptDirectory(job, attempt), 'parts'),
     reported: (job) => {
       tellWatchers(job);
@@ -266,7 +268,13 @@ export async function startService(
       secretAccessKey: key.secretAccessKey,
       sessionToken: key.sessionToken,
       expiresAt: key.expiresAt,
-      principal: { kind: 'job', accessKeyId, jobName: key.job, attempt: key.attempt },
+      principal: {
+        kind: 'job',
+        accessKeyId,
+        jobName: key.job,
+        attempt: key.attempt,
+        roleName: jobs.get(key.job)?.spec.roleArn.split('/').at(-1) ?? 'TrainyardJob',
+      },
     };
   };
 
@@ -344,6 +352,10 @@ export async function startService(
       lock.release();
     },
   };
+}
+
+function originOf(host: Host): { jobName: string; attempt: number; host: string } {
+  return { jobName: host.job, attempt: host.attempt, host: host.host };
 }
 
 function describeOther(dataDir: string): string {

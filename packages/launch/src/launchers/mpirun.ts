@@ -39,7 +39,7 @@ function planMpi(
   const base = { launcher, cwd: context.codeDirectory, rankHosts: hosts } as const;
   if (context.host !== hosts[0]) {
     const argv = waitForLead(context, hosts[0]!);
-    return { ...base, role: 'wait', argv, env: {}, command: argv.slice(0, 2).join(' ') };
+    return { ...base, role: 'wait', argv, env: {}, command: `wait for mpirun on ${hosts[0]!}` };
   }
   if (!context.mpi) {
     throw new HostFailure(
@@ -123,6 +123,8 @@ function smddpOptions(context: LaunchContext, major: number): string[] {
       String(context.processesPerHost * hosts.length),
     ),
     ...words('--allow-run-as-root', '--tag-output', '--oversubscribe'),
+    // What 4.1 does by itself; Open MPI 5 would deal the ranks over the hosts in turn.
+    ...(major >= 5 ? words('--map-by', 'slot') : []),
     ...sharedMca(context),
     ...TRANSPORT_MCA,
     ...words('-mca', 'plm_rsh_num_concurrent', String(hosts.length)),
@@ -205,8 +207,13 @@ while True:
     time.sleep(0.1)
 `;
 
+/**
+ * As on AWS a waiting host ends well whatever became of the ranks: the lead host's end decides. The lead may end
+ * this call together with everything else that its script left behind, so its exit code says nothing.
+ */
 function waitForLead(context: LaunchContext, lead: string): string[] {
-  return [context.remoteShell, lead, `exec ${quote(context.interpreter)} -I -S -c ${quote(WAIT_PROGRAM)}`];
+  const remote = `exec ${quote(context.interpreter)} -I -S -c ${quote(WAIT_PROGRAM)}`;
+  return ['/bin/sh', '-c', '"$@"; exit 0', 'trainyard-wait', context.remoteShell, lead, remote];
 }
 
 const quote = (word: string): string => `'${word.replaceAll("'", `'\\''`)}'`;

@@ -155,7 +155,7 @@ export class AgentApi {
     const temporary = `${path}.new`;
     const file = await open(temporary, 'w', 0o600);
     try {
-      await pipeline(body, file.createWriteStream({ autoClose: false, flush: true }));
+      for await (const chunk of body as AsyncIterable<Buffer>) await file.writeFile(chunk);
       await file.sync();
     } catch (error) {
       await file.close();

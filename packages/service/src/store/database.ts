@@ -33,7 +33,8 @@ export function openDatabase(path: string, migrations: readonly Migration[] = MI
       sql.exec('COMMIT');
       return result;
     } catch (error) {
-      sql.exec('ROLLBACK');
+      // A full disk makes SQLite roll back by itself.
+      if (sql.isTransaction) sql.exec('ROLLBACK');
       throw error;
     } finally {
       depth--;
