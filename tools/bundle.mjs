@@ -52,12 +52,15 @@ async function bundle({ entry, output, chunks }) {
     format: 'esm',
     platform: 'node',
     target: 'node24',
-    conditions: ['@trainyard/source'],
+    // ES modules where a package has both: named exports of CommonJS are lost in a chunk loaded by import().
+    conditions: ['@trainyard/source', 'module'],
+    mainFields: ['module', 'main'],
     sourcemap: 'linked',
     sourcesContent: false,
     legalComments: 'none',
     metafile: true,
     logLevel: 'warning',
+    logOverride: { 'import-is-undefined': 'error' },
     // CommonJS dependencies call require() for node's own modules, which an ES module does not have.
     banner: chunks
       ? {

@@ -39,6 +39,15 @@ export function describeFailure(error: unknown): Failure {
   if (error instanceof UserError) return { message, exitCode: error.exitCode, isOurFault: false };
   if (error.name === 'ServiceError')
     return describeServiceError(error as Error & { code: string; status: number });
+  if (error.name === 'CredentialsProviderError') {
+    const hint =
+      'For a Trainyard service: eval "$(trainyard env --data DIR)", with the service\'s data directory.';
+    return {
+      message: `No credentials were found: ${message}. ${hint}`,
+      exitCode: EXIT_CODE.refused,
+      isOurFault: false,
+    };
+  }
   const exitCode = EXIT_CODES[error.name];
   if (exitCode !== undefined) return { message, exitCode, isOurFault: false };
   const { code } = error as NodeJS.ErrnoException;

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { downloadArtifacts } from '../model-download.ts';
-import { addSessionOptions, openSession, type SessionFlags } from '../session-options.ts';
+import { openJob } from '../open-job.ts';
+import { addSessionOptions, type SessionFlags } from '../session-options.ts';
 
 export function addDownload(program: Command): void {
   const command = program
@@ -17,8 +18,8 @@ async function download(
   folder: string,
   flags: SessionFlags & { json?: boolean },
 ): Promise<void> {
-  const { TrainingJob } = await import('@trainyard/sdk');
-  const files = await downloadArtifacts(new TrainingJob(name, await openSession(flags)), folder);
+  const { job } = await openJob(name, flags);
+  const files = await downloadArtifacts(job, folder);
   if (flags.json) process.stdout.write(`${JSON.stringify(files)}\n`);
   else for (const { path, sizeBytes } of files) process.stdout.write(`${path} (${formatSize(sizeBytes)})\n`);
 }

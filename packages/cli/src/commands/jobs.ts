@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { DescribeTrainingJobResponse, TrainingJob } from '@trainyard/sdk';
+import type { TrainingJob } from '@trainyard/sdk';
 import { Option, type Command } from 'commander';
 import { exitCodeOf, followJob, printJson, printOutcome, type FollowTarget } from '../follow-job.ts';
 import { describeJob } from '../render/job-description.ts';
@@ -7,6 +7,7 @@ import { formatDuration } from '../render/duration.ts';
 import { logLine } from '../render/log-line.ts';
 import { terminalOn } from '../render/terminal.ts';
 import { table } from '../render/table.ts';
+import { openJob } from '../open-job.ts';
 import { wholeNumber } from '../pairs.ts';
 import { addSessionOptions, openSession, type SessionFlags } from '../session-options.ts';
 
@@ -52,11 +53,6 @@ export function addJobs(program: Command): void {
   ).action(stop);
 }
 
-async function open(name: string, flags: SessionFlags): Promise<TrainingJob> {
-  const { TrainingJob } = await import('@trainyard/sdk');
-  return new TrainingJob(name, await openSession(flags));
-}
-
 async function list(flags: JsonFlag & { max: number; status?: (typeof STATUSES)[number] }): Promise<void> {
   const session = await openSession(flags);
   const terminal = terminalOn(process.stdout);
@@ -90,26 +86,27 @@ async function list(flags: JsonFlag & { max: number; status?: (typeof STATUSES)[
 }
 
 async function describe(name: string, flags: JsonFlag): Promise<void> {
-  const description = await (await open(name, flags)).describe();
+  const { description } = await openJob(name, flags);
   const terminal = terminalOn(process.stdout);
   if (flags.json) printJson(terminal, description);
   else terminal.write(describeJob(description));
 }
 
 async function logs(name: string, flags: JsonFlag & { follow?: boolean }): Promise<void> {
-  const job = await open(name, flags);
-  const terminal = terminalOn(process.stdout);
-  const target = { terminal, json: flags.json ?? false };
-  if (!flags.follow) return await printLines(job, target);
-  await job.describe();
+  const { job, description } = await openJob(name, flags);
+  const target = { terminal: terminalOn(process.stdout), json: flags.json ?? false };
+  if (!flags.follow) return await printLines(job, isTerminal(description.TrainingJobStatus), target);
   const followed = await followJob(job, target, flags);
   if (!followed.isDetached) printOutcome(followed.description, target, { flags, modelPath: null });
   process.exitCode = followed.exitCode;
 }
 
 /** The lines there are. A job that goes on sends more for ever, so a pause is taken for the present. */
-async function printLines(job: TrainingJob, { terminal, json }: FollowTarget): Promise<void> {
-  const isOver = isTerminal((await job.describe()).TrainingJobStatus);
+async function printLines(
+  job: TrainingJob,
+  isOver: boolean,
+  { terminal, json }: FollowTarget,
+): Promise<void> {
   const caughtUp = new AbortController();
   let pause: NodeJS.Timeout | undefined;
   try {
@@ -131,9 +128,9 @@ function isTerminal(status: string): boolean {
 }
 
 async function stop(name: string, flags: SessionFlags & { wait?: boolean }): Promise<void> {
-  const job = await open(name, flags);
+  const { job } = await openJob(name, flags);
   await job.stop();
-  let description: DescribeTrainingJobResponse = await job.describe();
+  let description = await job.describe();
   while (flags.wait && !isTerminal(description.TrainingJobStatus)) {
     await sleep(STOP_POLL_MS);
     description = await job.describe();

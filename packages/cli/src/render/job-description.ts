@@ -1,3 +1,4 @@
+import { decodeHyperparameter, pythonStr } from '@trainyard/api';
 import type { DescribeTrainingJobResponse } from '@trainyard/sdk';
 import { formatDuration } from './duration.ts';
 import { formatMetric } from './metric-course.ts';
@@ -14,8 +15,8 @@ export function describeJob(job: DescribeTrainingJobResponse): string {
     ['Reason', job.FailureReason],
     ['Hosts', resources && `${resources.InstanceCount} × ${resources.InstanceType}`],
     ['Image', job.AlgorithmSpecification?.TrainingImage],
-    ['Script', job.HyperParameters?.['sagemaker_program']],
-    ['Hyperparameters', userValues.map(([name, value]) => `${name}=${value}`).join(' ') || undefined],
+    ['Script', asTyped(job.HyperParameters?.['sagemaker_program'])],
+    ['Hyperparameters', userValues.map(([name, value]) => `${name}=${asTyped(value)}`).join(' ')],
     ['Inputs', job.InputDataConfig?.map((channel) => channel.ChannelName).join(' ')],
     ['Model', job.ModelArtifacts?.S3ModelArtifacts],
     ['Metrics', finalMetrics(job)],
@@ -33,6 +34,11 @@ export function describeJob(job: DescribeTrainingJobResponse): string {
     .filter((line): line is [string, string] => line[1] !== undefined && line[1] !== '')
     .map(([name, value]) => `${name.padEnd(17)}${value}\n`)
     .join('');
+}
+
+/** Estimators send values as JSON; a person reads what the script gets. */
+function asTyped(value: string | undefined): string | undefined {
+  return value === undefined ? undefined : pythonStr(decodeHyperparameter(value));
 }
 
 function finalMetrics({

@@ -17,10 +17,12 @@ export class Phases {
     return this.all.at(-1) ?? null;
   }
 
-  /** @returns false for one that is known already, as after a reconnection */
+  /** @returns false for one that is known already: told again after a reconnection, or with another message */
   add(phase: Phase): boolean {
-    if (this.all.some(({ name, startedAt }) => name === phase.name && startedAt === phase.startedAt))
-      return false;
+    const isKnown = this.all.some(
+      ({ name, startedAt }) => name === phase.name && startedAt === phase.startedAt,
+    );
+    if (isKnown || this.current?.name === phase.name) return false;
     this.all.push(phase);
     return true;
   }

@@ -33,6 +33,7 @@ const metric = (name: string, value: number): TrainingJobEvent => ({
 
 const job: TrainingJobEvent[] = [
   transition('Starting', 1000, 'Starting the training job'),
+  transition('Starting', 1100, 'Preparing the instances for training'),
   transition('Downloading', 1400),
   transition('Training', 1500, 'Training image download completed.'),
   log('algo-1', 0, 'epoch=1 loss=2.0'),
@@ -70,7 +71,7 @@ test('without a terminal a job is plain lines, one for each phase and log line',
 test('on a terminal the line below is drawn after every line and taken away before the next', () => {
   const { terminal, text } = recorder(true);
   const view = new ProgressView(terminal, () => 3500);
-  for (const event of job.slice(0, 6)) view.show(event);
+  for (const event of job.slice(0, 7)) view.show(event);
   view.tick();
   view.clear();
   const [, last] = text().split('epoch=1 loss=2.0\n');

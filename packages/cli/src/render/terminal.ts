@@ -18,7 +18,8 @@ export function terminalOn(stream: NodeJS.WriteStream): Terminal {
   return {
     write: (text) => void stream.write(text),
     isInteractive,
-    columns: () => stream.columns ?? 80,
+    // A terminal that does not know its width says 0.
+    columns: () => stream.columns || 80,
     style: (style, text) => (hasColours ? styleText(style, text, { validateStream: false }) : text),
   };
 }
