@@ -389,7 +389,7 @@ describe('@aws-sdk/client-s3', () => {
     const client = new S3Client({
       endpoint: `http://localhost:${port}`,
       region: 'us-west-2',
-      credentials,
+      credentials: { ...credentials },
       maxAttempts: 1,
     });
     // Whether *.localhost resolves is the resolver's choice: the request goes to the same socket under that name.
