@@ -190,6 +190,7 @@ class ForkServer:
 
 
 def main():
+    os.closerange(3, 4096)
     path, control_path, fingerprint, idle_s = sys.argv[1:5]
     import forked
     server = ForkServer(path, control_path, fingerprint, float(idle_s))

@@ -29,6 +29,10 @@ _HANDLERS = {signal.SIGINT: signal.default_int_handler, signal.SIGPIPE: signal.S
 _OPENBLAS_SETTERS = ('scipy_openblas_set_num_threads64_', 'scipy_openblas_set_num_threads', 'openblas_set_num_threads64_',
                      'openblas_set_num_threads')
 
+# A fresh launcher is busy tearing itself down for that long, in which the others read the last barrier from the store that lives in it;
+# without, they log a lost connection although all went well.
+_LAUNCHER_GRACE_S = 0.3
+
 
 class FreshInterpreter:
     """Made when everything is loaded. What needs a look at all modules is done here once: in a fork, each look would copy a page.
@@ -104,6 +108,8 @@ class FreshInterpreter:
         except BaseException as error:  # noqa: B036 - what an interpreter does with anything uncaught
             interrupted = isinstance(error, KeyboardInterrupt)
             status = _report(error)
+        if _launches_several_hosts(request):
+            time.sleep(_LAUNCHER_GRACE_S)
         _finish(status, interrupted)
 
     def _be_new(self, request):
@@ -125,6 +131,13 @@ class FreshInterpreter:
         _open_streams(request.unbuffered or bool(os.environ.get('PYTHONUNBUFFERED')))
         _reseed()
         _set_threads(os.environ.get('OMP_NUM_THREADS'))
+
+
+def _launches_several_hosts(request):
+    if request.argv[0] not in (b'torch.distributed.run', b'torch.distributed.launch'):
+        return False
+    text = b' '.join(request.argv)
+    return b'--nnodes' in text and b'--nnodes 1 ' not in text and b'--nnodes=1 ' not in text
 
 
 def _is_ours(module):
@@ -199,7 +212,9 @@ def _loaded_libraries(word):
 
 def _execute(request, main):
     if request.kind == b'module':
-        runpy._run_module_as_main(os.fsdecode(request.argv[0]))
+        name = os.fsdecode(request.argv[0])
+        sys.modules.pop(name, None)  # a module that is run is not also imported
+        runpy._run_module_as_main(name)
         return
     if request.kind == b'command':
         main.__loader__ = importlib.machinery.BuiltinImporter

@@ -18,6 +18,7 @@ from status import Status
 
 
 def main(directory):
+    os.closerange(3, 4096)  # whatever the service was started with is none of a job's business
     os.chdir(directory)
     os.umask(0o022)
     lock = os.open('lock', os.O_RDWR | os.O_CREAT, 0o600)

@@ -16,19 +16,25 @@ export async function bootId(): Promise<string | null> {
   );
 }
 
+/** @returns the identity of a process that runs now; `startTime` is null when it has ended meanwhile */
+export async function processIdentity(pid: number): Promise<ProcessIdentity> {
+  const fields = await statFields(pid);
+  return { pid, startTime: fields === null ? null : Number(fields[19]) };
+}
+
 /** True while the very process that was recorded runs; a zombie has ended. */
 export async function isAlive(identity: ProcessIdentity): Promise<boolean> {
   if (identity.pid <= 0) return false;
   if (process.platform !== 'linux') return exists(identity.pid) && !(await isZombie(identity.pid));
-  let text: string;
-  try {
-    text = await readFile(`/proc/${identity.pid}/stat`, 'utf8');
-  } catch {
-    return false;
-  }
-  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
-  if (fields[0] === 'Z' || fields[0] === 'X') return false;
+  const fields = await statFields(identity.pid);
+  if (fields === null || fields[0] === 'Z' || fields[0] === 'X') return false;
   return identity.startTime === null || Number(fields[19]) === identity.startTime;
+}
+
+/** Fields of /proc/PID/stat from the state on; the command before may hold any character. */
+async function statFields(pid: number): Promise<string[] | null> {
+  const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => null);
+  return text === null ? null : text.slice(text.lastIndexOf(')') + 2).split(' ');
 }
 
 /** @returns whether there was such a process of ours to signal. */
