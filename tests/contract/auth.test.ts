@@ -4,7 +4,7 @@ import { createRequire } from 'node:module';
 import { text } from 'node:stream/consumers';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { awsCli, boto3 } from '../support/aws-clients.ts';
+import { awsCli, boto3 } from '../support/clients.ts';
 import { BUCKET, startService, type TestService } from '../support/service.ts';
 import { until } from '../support/until.ts';
 

@@ -1,6 +1,6 @@
 import { createRequire } from 'node:module';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { awsCli, boto3 } from '../support/aws-clients.ts';
+import { awsCli, boto3 } from '../support/clients.ts';
 import { startService, type TestService } from '../support/service.ts';
 
 const require = createRequire(import.meta.url);

@@ -84,7 +84,7 @@ describe('AWS CLI', () => {
   };
 
   beforeAll(async () => {
-    bin = await clientBin('awscli');
+    bin = await clientBin();
   }, 300_000);
 
   it('makes a bucket, copies 200 MB up, down and across with equal bytes, and removes everything', async () => {
