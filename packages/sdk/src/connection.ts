@@ -7,6 +7,7 @@ import {
   defaultBucketName,
 } from '@trainyard/api';
 import type { ConfiguredEndpoints, EndpointService } from './aws-environment.ts';
+import { fetchFor } from './http-fetch.ts';
 import { nodeHasher } from './node-hasher.ts';
 import { createTrainyardApi } from './trainyard-api.ts';
 import type { TrainyardApi } from './trainyard-api.ts';
@@ -41,10 +42,13 @@ export interface ConnectionInit {
   defaultBucket: string | null;
 }
 
+/** The typed clients call it with the address as text. */
+const routedFetch = ((url: string, init?: RequestInit) => fetchFor(url)(url, init)) as typeof fetch;
+
 export function createConnection(init: ConnectionInit): Connection {
   const { region, credentials, endpoints } = init;
-  const signing = { region, credentials, hasher: nodeHasher };
   const base = endpoints.sagemaker ?? null;
+  const signing = { region, credentials, hasher: nodeHasher, fetch: routedFetch };
   // A Trainyard serves all of them; AWS's own addresses stand in only for what is not configured on AWS.
   const endpointOf = (service: EndpointService): string =>
     endpoints[service] ?? (init.kind === 'aws' || base === null ? awsEndpoint(service, region) : base);

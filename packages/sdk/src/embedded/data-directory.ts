@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fetchFor } from '../http-fetch.ts';
 
 /** A service that wrote `service.json` when it began to listen. */
 export interface ServiceRecord {
@@ -61,7 +62,7 @@ export type Health = 'healthy' | 'silent' | 'foreign' | 'absent';
 export async function checkHealth(service: { url: string; dataId?: string }): Promise<Health> {
   let response: Response;
   try {
-    response = await fetch(`${service.url}/_trainyard/v1/health`, {
+    response = await fetchFor(service.url)(`${service.url}/_trainyard/v1/health`, {
       signal: AbortSignal.timeout(HEALTH_TIMEOUT_MS),
     });
   } catch (error) {

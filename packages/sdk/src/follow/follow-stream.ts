@@ -55,7 +55,8 @@ export async function* followStream(
         if (parsed) yield parsed;
       }
     } catch (error) {
-      if (options.signal?.aborted || isRefusal(error)) throw error;
+      options.signal?.throwIfAborted();
+      if (isRefusal(error)) throw error;
       lost = error;
     } finally {
       clearTimeout(watchdog);
