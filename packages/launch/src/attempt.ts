@@ -101,7 +101,7 @@ async function endUnstarted({ state, init, shipper }: AttemptDeps): Promise<void
       signal: null,
       failure: null,
       failureFile: null,
-      command: state.current.launch?.command ?? '',
+      command: '',
       model: [],
       output: [],
     },

@@ -93,11 +93,11 @@ async function terminateProcess(init: Pick<InitClient, 'list'>): Promise<void> {
 }
 
 /** After the first failed rank the others get this long to end by the launcher's SIGTERM. */
-const RANKS_GRACE_MS = 1500;
+const RANKS_GRACE_MS = 1000;
 
 /**
- * A rank failed: its launcher ends the others, but waits for them up to 30 s. Here they are gone within 3 s, so that
- * all ranks of the job are within 5.
+ * A rank failed: its launcher ends the others, but waits for them up to 30 s. Here they are gone within 2 s, so that
+ * all ranks of the job, on all hosts, are within 5.
  */
 export async function endRanks(
   deps: Pick<SuperviseDeps, 'init' | 'launch' | 'signal'>,

@@ -58,11 +58,9 @@ function planMpi(
   };
 }
 
-/** Ranks on this host, and the order in which slots are filled. */
-function hostOptions({ cluster, processesPerHost }: LaunchContext, always: boolean): string {
-  const plain = processesPerHost === 1 && !always;
-  return cluster.distributionHosts.map((host) => (plain ? host : `${host}:${processesPerHost}`)).join(',');
-}
+/** Hosts with their slots, in the order in which they are filled. */
+const hostList = ({ cluster, processesPerHost }: LaunchContext, bare: boolean): string =>
+  cluster.distributionHosts.map((host) => (bare ? host : `${host}:${processesPerHost}`)).join(',');
 
 /** Set in both generations' names; unknown ones are ignored. */
 const sharedMca = (context: LaunchContext): string[] => [
@@ -84,7 +82,7 @@ function mpiOptions(context: LaunchContext, major: number): string[] {
     positiveInteger(context.parameters.framework.sagemaker_mpi_num_processes) ??
     context.processesPerHost * context.cluster.distributionHosts.length;
   return [
-    ...words('--host', hostOptions(context, false), '-np', String(total)),
+    ...words('--host', hostList(context, context.processesPerHost === 1), '-np', String(total)),
     ...words('--allow-run-as-root', '--display-map', '--tag-output'),
     ...sharedMca(context),
     ...modernise(['-bind-to', 'none', '-map-by', 'slot'], major),
@@ -118,7 +116,7 @@ function smddpOptions(context: LaunchContext, major: number): string[] {
     // A bare name means one slot to Open MPI 5, where 4.1 is told to oversubscribe.
     ...words(
       '--host',
-      hostOptions(context, several || major >= 5),
+      hostList(context, !several && major < 5),
       '-np',
       String(context.processesPerHost * hosts.length),
     ),

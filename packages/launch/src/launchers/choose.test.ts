@@ -1,0 +1,77 @@
+import { expect, test } from 'vitest';
+import type { Cluster } from '../cluster.ts';
+import type { JobParameters } from '../parameters.ts';
+import { chooseLauncher, processesPerHost } from './choose.ts';
+
+const cluster = (isDistributed: boolean): Cluster => ({
+  groupHosts: [],
+  distributionGroups: [],
+  distributionHosts: [],
+  master: 'algo-1',
+  isDistributed,
+});
+
+const parameters = (
+  framework: JobParameters['framework'],
+  program: string | null = 'train.py',
+): JobParameters => ({
+  user: {},
+  framework,
+  program,
+  submitDirectory: null,
+  logLevel: 20,
+  jobName: '',
+  region: '',
+});
+
+const PYTORCH = 'sagemaker_pytorch_container.training:main' as const;
+const plan = { frameworkModule: PYTORCH, containerEntrypoint: null, containerArguments: null };
+
+test.each([
+  [{ sagemaker_mpi_enabled: true, sagemaker_torch_distributed_enabled: true }, 'mpirun'],
+  [{ sagemaker_pytorch_ddp_enabled: true, sagemaker_torch_distributed_enabled: true }, 'smddp'],
+  [
+    { sagemaker_torch_distributed_enabled: true, sagemaker_distributed_dataparallel_enabled: true },
+    'torchrun',
+  ],
+  [{ sagemaker_distributed_dataparallel_enabled: true }, 'smddp'],
+  [{ sagemaker_parameter_server_enabled: true }, 'single'],
+  [{ sagemaker_mpi_enabled: false }, 'single'],
+])('PyTorch’s precedence: %o starts %s', (flags, expected) => {
+  expect(chooseLauncher(plan, parameters(flags), cluster(true)).name).toBe(expected);
+});
+
+test('a host outside the distribution groups runs the script as it is', () => {
+  expect(chooseLauncher(plan, parameters({ sagemaker_mpi_enabled: true }), cluster(false)).name).toBe(
+    'single',
+  );
+});
+
+test('an image without a framework module knows mpi only', () => {
+  const generic = { ...plan, frameworkModule: null };
+  expect(
+    chooseLauncher(generic, parameters({ sagemaker_torch_distributed_enabled: true }), cluster(true)).name,
+  ).toBe('single');
+  expect(chooseLauncher(generic, parameters({ sagemaker_mpi_enabled: true }), cluster(true)).name).toBe(
+    'mpirun',
+  );
+});
+
+test('the job’s own command wins; arguments alone are one only without a script', () => {
+  const own = { ...plan, containerEntrypoint: ['/bin/bash'] };
+  expect(chooseLauncher(own, parameters({}), cluster(false)).name).toBe('container');
+  const args = { ...plan, containerArguments: ['run'] };
+  expect(chooseLauncher(args, parameters({}), cluster(false)).name).toBe('single');
+  expect(chooseLauncher(args, parameters({}, null), cluster(false)).name).toBe('container');
+});
+
+test.each([
+  [{ sagemaker_mpi_num_of_processes_per_host: 4 }, { gpuCount: 8, neuronCoreCount: 0 }, 4],
+  [{}, { gpuCount: 8, neuronCoreCount: 2 }, 8],
+  [{}, { gpuCount: 0, neuronCoreCount: 2 }, 2],
+  [{}, { gpuCount: 0, neuronCoreCount: 0 }, 1],
+])('%o on %o gives %i processes per host, for every launcher', (framework, found, expected) => {
+  expect(
+    processesPerHost(parameters(framework), { cpuCount: 4, fabric: 'tcp', ...found }, 'ml.m5.large'),
+  ).toBe(expected);
+});
