@@ -11,7 +11,7 @@ export function scriptArguments(parameters: Readonly<Record<string, PythonValue>
 }
 
 const argumentName = (key: string): string =>
-  key === '' ? '' : [...key].length > 1 ? `--${key}` : `-${key}`;
+  key === '' ? '' : Array.from(key).length > 1 ? `--${key}` : `-${key}`;
 
 function argumentValue(value: PythonValue): string {
   if (value === null) return '';
@@ -35,8 +35,8 @@ function sortedEntries(values: Readonly<Record<string, PythonValue>>): [string, 
 }
 
 export function compareCodePoints(a: string, b: string): number {
-  const left = [...a];
-  const right = [...b];
+  const left = Array.from(a);
+  const right = Array.from(b);
   for (let index = 0; index < Math.min(left.length, right.length); index += 1) {
     const difference = left[index]!.codePointAt(0)! - right[index]!.codePointAt(0)!;
     if (difference !== 0) return difference;

@@ -40,7 +40,7 @@ export async function prepareCode(submitDirectory: string | null, deps: CodeDeps
   await rm(partial, { recursive: true, force: true });
   await mkdir(partial, { recursive: true });
   const count = await bring(submitDirectory, partial, deps);
-  if (count === null) return void (await rm(partial, { recursive: true }));
+  if (count === null) return rm(partial, { recursive: true });
   await rmdir(target);
   await rename(partial, target);
   deps.log.say(

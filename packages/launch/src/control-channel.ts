@@ -32,6 +32,10 @@ export interface ControlChannelOptions {
   diagnose?: (line: string) => void;
 }
 
+interface Outgoing extends RequestInit {
+  headers?: Record<string, string>;
+}
+
 export type ArtifactKind = 'model' | 'output';
 
 /**
@@ -82,7 +86,7 @@ export class ControlChannel {
     return (await response.json()) as T;
   }
 
-  #request(path: string, makeInit: () => RequestInit, signal?: AbortSignal): Promise<Response> {
+  #request(path: string, makeInit: () => Outgoing, signal?: AbortSignal): Promise<Response> {
     const call = this.#options.fetch ?? fetch;
     return retryForever(
       async () => {

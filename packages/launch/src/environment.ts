@@ -380,7 +380,7 @@ export function masterOf(
 ): { address: string; port: number } {
   if (host.isolated) return { address: cluster.master, port: AWS_MASTER_PORT };
   const address = host.hostAddresses[cluster.master] ?? '127.0.0.1';
-  const hash = [...`${plan.jobName}/${plan.attempt}`].reduce(
+  const hash = Array.from(`${plan.jobName}/${plan.attempt}`).reduce(
     (sum, char) => (sum * 31 + char.charCodeAt(0)) >>> 0,
     7,
   );

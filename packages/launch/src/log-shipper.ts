@@ -152,7 +152,7 @@ export class LogShipper {
       const { nextSeq } = await this.#deps.send({ firstSeq, lines });
       // A service whose store was put back to an earlier time expects a lower number: then ours are renumbered.
       lines = lines.slice(Math.max(0, nextSeq - firstSeq));
-      if (nextSeq <= firstSeq && lines.length > 0) await sleep(RESCAN_MS);
+      if (nextSeq === firstSeq && lines.length > 0) await sleep(RESCAN_MS);
       firstSeq = nextSeq;
     }
     return firstSeq;

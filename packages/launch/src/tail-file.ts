@@ -28,7 +28,9 @@ export async function headText(path: string, maxCharacters: number): Promise<str
     // A character takes at most four bytes.
     const bytes = Buffer.alloc(maxCharacters * 4);
     const { bytesRead } = await file.read(bytes, 0, bytes.length, 0);
-    return [...bytes.toString('utf8', 0, bytesRead)].slice(0, maxCharacters).join('');
+    return Array.from(bytes.toString('utf8', 0, bytesRead))
+      .slice(0, maxCharacters)
+      .join('');
   } finally {
     await file.close();
   }
