@@ -2,7 +2,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import { CHECKSUM_ALGORITHMS } from './checksums.ts';
 import type { DiskObjectStore } from './disk-object-store.ts';
-import { type CompleteUploadInput, MIN_PART_BYTES } from './multipart-uploads.ts';
+import { type CompleteUploadInput, MIN_PART_BYTES } from './complete-parts.ts';
 import { chunks, createTestStore, readAll } from './test-store.ts';
 
 const refused = (code: string) => expect.objectContaining({ name: 'ObjectStoreError', code });

@@ -1,6 +1,6 @@
 import { connect } from 'node:net';
 import { describe, expect, it, vi } from 'vitest';
-import { MIN_PART_BYTES } from '../../objects/multipart-uploads.ts';
+import { MIN_PART_BYTES } from '../../objects/complete-parts.ts';
 import { chunks, readObject } from '../../objects/test-store.ts';
 import { md5Base64, sha256Hex, startTestServer, type TestServer } from './test-server.ts';
 

@@ -1,4 +1,4 @@
-import { MAX_PART_NUMBER } from '../../objects/multipart-uploads.ts';
+import { MAX_PART_NUMBER } from '../../objects/complete-parts.ts';
 import { type ChecksumAlgorithm, isChecksumAlgorithm } from '../../objects/checksums.ts';
 import { openBody, readDocument } from './body.ts';
 import {
