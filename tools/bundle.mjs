@@ -20,8 +20,6 @@ const programs = [
   { entry: 'packages/launch/src/main.ts', output: 'packages/launch/dist/agent.mjs', chunks: false },
 ];
 
-const nodeModules = new Set([...builtinModules, ...builtinModules.map((name) => `node:${name}`)]);
-
 // All are tried, so that one broken program does not hide the others.
 for (const program of programs) {
   if (!existsSync(join(root, program.entry))) {
@@ -69,7 +67,9 @@ async function bundle({ entry, output, chunks }) {
       : {},
   });
   for (const [file, { imports }] of Object.entries(metafile.outputs)) {
-    const foreign = imports.filter(({ path, external }) => external && !nodeModules.has(path));
+    const foreign = imports.filter(
+      ({ path, external }) => external && !path.startsWith('node:') && !builtinModules.includes(path),
+    );
     if (foreign.length > 0) {
       throw new Error(
         `${file} would need ${foreign.map(({ path }) => path).join(', ')} at run time; bundles may import node: modules only`,
