@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { mkdtempSync, openAsBlob, readFileSync, rmSync } from 'node:fs';
-import { copyFile, mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
@@ -66,12 +66,19 @@ export async function createJob(service: TestService, options: JobOptions): Prom
   return name;
 }
 
-async function archive(options: JobOptions): Promise<Blob> {
+function archive(options: JobOptions): Promise<Blob> {
+  return sourceArchive({
+    [options.script]: readFileSync(join(SCRIPTS, options.script)),
+    ...options.files,
+  });
+}
+
+/** A `sourcedir.tar.gz` of the files: name to content. */
+export async function sourceArchive(files: Record<string, string | Buffer>): Promise<Blob> {
   const directory = mkdtempSync(join(tmpdir(), 'trainyard-source-'));
   try {
     await mkdir(join(directory, 'source'));
-    await copyFile(join(SCRIPTS, options.script), join(directory, 'source', options.script));
-    for (const [name, text] of Object.entries(options.files ?? {})) {
+    for (const [name, text] of Object.entries(files)) {
       await mkdir(dirname(join(directory, 'source', name)), { recursive: true });
       await writeFile(join(directory, 'source', name), text);
     }
