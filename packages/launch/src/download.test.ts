@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync, mkdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { ObjectBody } from '@trainyard/api';
 import { s3Error } from '@trainyard/api';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { Downloader } from './download.ts';
@@ -27,15 +28,16 @@ function storeOf(texts: Record<string, (string | Error)[]>): Downloader & { aske
   const asked: string[] = [];
   return {
     asked,
-    getObject: async ({ key }) => {
+    getObject: async ({ key }): Promise<ObjectBody> => {
       asked.push(key);
       const answers = texts[key]!;
       const answer = answers.length > 1 ? answers.shift()! : answers[0]!;
       if (answer instanceof Error) throw answer;
-      const body = new Response(answer).body!;
+      const body = new Response(answer).body as ObjectBody['body'];
       return {
         body,
         sizeBytes: answer.length,
+        bodyBytes: answer.length,
         etag: '',
         lastModified: new Date(0),
         contentType: null,

@@ -103,7 +103,7 @@ async function main(): Promise<void> {
       log,
       shipper,
       checkpoints,
-      run: { plan, layout, files, init, log, state, shipper, rankFailed },
+      run: { plan, initSocket: bootstrap.initSocket, layout, files, init, log, state, shipper, rankFailed },
       artifacts: { plan, layout, s3, channel, state, log },
       prepare: (signal) =>
         prepare({

@@ -1,41 +1,55 @@
 import { readdirSync, readFileSync } from 'node:fs';
 
+/** The variable by which each launcher tells a process its rank. */
+export type RankVariable = 'RANK' | 'OMPI_COMM_WORLD_RANK';
+
 /**
- * Ends the ranks of torchrun at once, but not torchrun itself: it still has to say which rank failed first and how.
- * Ranks are told by the variable RANK that torchrun gave them, and as this host's by the folder of their logs.
+ * Signals the ranks of this host themselves, not their launcher and not what they started. A rank is told by the
+ * variable that its launcher gave it and its parent has not, and as this host's by the socket of its init.
  *
- * @returns false where processes cannot be looked at (no /proc)
+ * @returns how many were signalled; null where processes cannot be looked at (no /proc)
  */
-export function killRanks(rankLogDirectory: string): boolean {
+export function signalRanks(
+  variable: RankVariable,
+  initSocket: string,
+  signal: 'SIGTERM' | 'SIGKILL',
+): number | null {
   let names: string[];
   try {
     names = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
   } catch {
-    return false;
+    return null;
   }
-  for (const name of names) {
-    const pid = Number(name);
-    if (pid === process.pid || !isRank(pid, rankLogDirectory)) continue;
+  const holds = (pid: string): boolean => {
+    const items = readProcess(pid, 'environ').split('\0');
+    return (
+      items.some((item) => item.startsWith(`${variable}=`)) &&
+      items.includes(`TRAINYARD_INIT_SOCKET=${initSocket}`)
+    );
+  };
+  const inside = new Set(names.filter(holds));
+  const ranks = [...inside].filter((pid) => !inside.has(parentOf(pid)));
+  for (const pid of ranks) {
     try {
-      process.kill(pid, 'SIGKILL');
+      process.kill(Number(pid), signal);
     } catch {
-      // Gone already.
+      // Ended meanwhile.
     }
   }
-  return true;
+  return ranks.length;
 }
 
-function isRank(pid: number, rankLogDirectory: string): boolean {
+/** Empty when it is gone or not ours to see. */
+function readProcess(pid: string, file: 'environ' | 'stat'): string {
   try {
-    const variables = readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0');
-    return (
-      variables.some((item) => /^RANK=\d+$/.test(item)) &&
-      variables.includes(`TRAINYARD_RANK_LOGS=${rankLogDirectory}`)
-    );
+    return readFileSync(`/proc/${pid}/${file}`, 'utf8');
   } catch {
-    return false;
+    return '';
   }
 }
+
+/** Fourth field of `stat`; the second is a name that may hold anything but ends with the last bracket. */
+const parentOf = (pid: string): string => /^.*\) \S (\d+)/s.exec(readProcess(pid, 'stat'))?.[1] ?? '';
 
 /**
  * Kills by the out-of-memory killer so far: of this process's cgroup where that can be read, else of the whole

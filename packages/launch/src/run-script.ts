@@ -19,6 +19,7 @@ import type { AttemptPlan } from './plan.ts';
 
 export interface RunDeps {
   plan: AttemptPlan;
+  initSocket: string;
   layout: Layout;
   files: LogFiles;
   init: InitClient;
@@ -65,13 +66,14 @@ export async function startScript({ launch, environment }: Prepared, deps: RunDe
 
 /** Waits for the script's end, ending it when that is due, and reports how it ended. May be called after a crash. */
 export async function watchScript(deps: RunDeps): Promise<void> {
-  const { plan, init, state, shipper, files, log } = deps;
+  const { plan, init, initSocket, state, shipper, files, log } = deps;
   const launch = state.current.launch!;
   const over = new AbortController();
   const supervised = superviseStop({
     state,
     init,
     launch,
+    initSocket,
     maxRuntimeMs: plan.maxRuntimeMs,
     stopGraceMs: plan.stopGraceMs,
     say: (message) => log.say(message),
@@ -79,7 +81,7 @@ export async function watchScript(deps: RunDeps): Promise<void> {
   });
   const firstFailure = Promise.race([deps.rankFailed, saidBefore(files)]).then(() => {
     // After a stop the launcher ends its ranks because we told it to.
-    if (!state.current.stop) return endRanks({ init, launch, signal: over.signal }, files.ranks);
+    if (!state.current.stop) return endRanks({ init, initSocket, launch, signal: over.signal });
   });
   const end = await Promise.race([init.wait(MAIN), rejected(supervised), rejected(firstFailure)]);
   over.abort();

@@ -2,13 +2,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { monotonicMs } from './clock.ts';
 import { requestStop } from './commands.ts';
 import type { InitClient } from './init-client.ts';
-import { killRanks } from './processes.ts';
+import { signalRanks } from './processes.ts';
 import type { LaunchRecord, StateStore, StopRecord } from './state.ts';
 
 export interface SuperviseDeps {
   state: StateStore;
   init: Pick<InitClient, 'signal' | 'list'>;
   launch: LaunchRecord;
+  initSocket: string;
   maxRuntimeMs: number;
   stopGraceMs: number;
   say: (message: string) => void;
@@ -65,11 +66,7 @@ async function waitForChange(
 async function terminate(deps: SuperviseDeps, stop: StopRecord): Promise<void> {
   const { state, init, launch } = deps;
   if (stop.endedBy === 'stop') deps.say(`Stopping the script (${REASONS[stop.reason]})`);
-  if (launch.role === 'run') {
-    // Launchers pass the signal on; ranks must not get it twice, their handlers may be saving already.
-    if (launch.launcher === 'single' || launch.launcher === 'container') await init.signal('main', 'TERM');
-    else await terminateProcess(init);
-  }
+  await TERMINATE[launch.launcher](deps);
   await state.update((current) => {
     if (current.stop) current.stop.signalledAtMs = monotonicMs();
   });
@@ -81,6 +78,22 @@ const REASONS: Readonly<Record<StopRecord['reason'], string>> = {
   peer_failed: 'another host failed',
   host_lost: 'another host was lost',
 };
+
+/** Each rank must get SIGTERM once: at the second one its handler may be saving already. */
+const TERMINATE: Readonly<Record<LaunchRecord['launcher'], (deps: SuperviseDeps) => Promise<void>>> = {
+  single: ({ init }) => init.signal('main', 'TERM'),
+  container: ({ init }) => init.signal('main', 'TERM'),
+  // Passes it on, and waits as long as TORCH_ELASTIC_SHUTDOWN_TIMEOUT says.
+  torchrun: ({ init }) => terminateProcess(init),
+  mpirun: (deps) => terminateMpi(deps),
+  smddp: (deps) => terminateMpi(deps),
+};
+
+/** mpirun kills its ranks within a second of its own SIGTERM, so every host's agent tells the ranks there instead. */
+async function terminateMpi({ init, launch, initSocket }: SuperviseDeps): Promise<void> {
+  const told = signalRanks('OMPI_COMM_WORLD_RANK', initSocket, 'SIGTERM');
+  if (!told && launch.role === 'run') await terminateProcess(init);
+}
 
 async function terminateProcess(init: Pick<InitClient, 'list'>): Promise<void> {
   const main = (await init.list()).find(({ id, running }) => id === 'main' && running);
@@ -100,13 +113,13 @@ const RANKS_GRACE_MS = 1000;
  * all ranks of the job, on all hosts, are within 5.
  */
 export async function endRanks(
-  deps: Pick<SuperviseDeps, 'init' | 'launch' | 'signal'>,
-  rankLogDirectory: string,
+  deps: Pick<SuperviseDeps, 'init' | 'initSocket' | 'launch' | 'signal'>,
 ): Promise<void> {
-  const { init, launch, signal } = deps;
+  const { init, initSocket, launch, signal } = deps;
   await sleep(RANKS_GRACE_MS, undefined, { signal }).catch(() => {});
   if (signal.aborted) return;
-  if (launch.launcher === 'torchrun' && killRanks(rankLogDirectory)) {
+  // Not torchrun itself: it still has to say which rank failed first, and how.
+  if (launch.launcher === 'torchrun' && signalRanks('RANK', initSocket, 'SIGKILL') !== null) {
     await sleep(RANKS_GRACE_MS, undefined, { signal }).catch(() => {});
     if (signal.aborted) return;
   }

@@ -87,8 +87,6 @@ export const LAUNCHER_VARIABLES: Readonly<Record<string, string>> = {
   PRTE_MCA_plm_ssh_no_tree_spawn: 'Hosts are reached from the first one only, as AWS does with Open MPI 4.1.',
   OMPI_MCA_odls_base_sigkill_timeout:
     'Open MPI 4.1 would kill ranks 1 s after a stop; they have the time that the job has.',
-  PRTE_MCA_odls_base_sigkill_timeout:
-    'Open MPI 5 would kill ranks 1 s after a stop; they have the time that the job has.',
 };
 
 /** Keeps an option and its value on one line of a command. */

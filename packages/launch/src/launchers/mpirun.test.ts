@@ -104,7 +104,7 @@ describe('mpirun', () => {
 
   it('leaves ranks the time of a stop', () => {
     expect(mpirun.plan(context({ stopGraceMs: 2500 })).env).toMatchObject({
-      PRTE_MCA_odls_base_sigkill_timeout: '3',
+      OMPI_MCA_odls_base_sigkill_timeout: '3',
     });
   });
 });

@@ -189,7 +189,6 @@ function environment(context: LaunchContext): Record<string, string> {
     PRTE_MCA_plm_ssh_agent: context.remoteShell,
     PRTE_MCA_plm_ssh_no_tree_spawn: '1',
     OMPI_MCA_odls_base_sigkill_timeout: killAfter,
-    PRTE_MCA_odls_base_sigkill_timeout: killAfter,
   };
 }
 
