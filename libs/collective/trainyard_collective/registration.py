@@ -1,12 +1,18 @@
 """Registers the backend with torch.distributed under its two names."""
 
+import atexit
 import os
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
+from trainyard_collective.flight_record import dump_on_signal
+
 NAMES = ("smddp", "trainyard")
+# How long a script that ends without destroy_process_group waits for
+# operations that it has left behind.
+EXIT_LIMIT = timedelta(seconds=1)
 
 
 def create_backend(options, pg_options=None):
@@ -17,6 +23,9 @@ def create_backend(options, pg_options=None):
     """
     from trainyard_collective import _C
 
+    close_at_exit()
+    ranks = list(options.global_ranks_in_group or range(options.group_size))
+    dump_on_signal(ranks[options.group_rank])
     timeout = options.timeout
     if not isinstance(timeout, timedelta):
         timeout = timedelta(seconds=timeout)
@@ -26,9 +35,17 @@ def create_backend(options, pg_options=None):
         options.group_size,
         timeout,
         options.group_id,
-        list(options.global_ranks_in_group or []),
+        ranks,
         create_delegate(options, timeout, pg_options),
     )
+
+
+def close_at_exit():
+    if not getattr(close_at_exit, "registered", False):
+        from trainyard_collective import _C
+
+        close_at_exit.registered = True
+        atexit.register(_C.close_all, EXIT_LIMIT)
 
 
 def create_delegate(options, timeout, pg_options):

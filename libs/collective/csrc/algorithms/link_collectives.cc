@@ -249,7 +249,7 @@ void LinkCollectives::alltoall(
     const std::vector<Pieces>& out) {
   if (totalSize(in[size_t(member_)]) != totalSize(out[size_t(member_)])) {
     throw Error(
-        ErrorKind::invalid,
+        ErrorKind::mismatch,
         std::string(toString(op.descriptor.kind)) + ": this rank sends " +
             std::to_string(totalSize(in[size_t(member_)])) +
             " bytes to itself but expects " +

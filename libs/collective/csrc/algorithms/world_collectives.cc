@@ -52,7 +52,7 @@ class LoneCollectives : public Collectives {
   static void move(Operation& op, const Pieces& from, const Pieces& to) {
     if (totalSize(from) != totalSize(to)) {
       throw Error(
-          ErrorKind::invalid,
+          ErrorKind::mismatch,
           std::string(toString(op.descriptor.kind)) + ": the input has " +
               std::to_string(totalSize(from)) + " bytes but the output " +
               std::to_string(totalSize(to)) + "; make them equal");
@@ -291,9 +291,12 @@ void HierarchicalCollectives::alltoall(
     });
   } else if (totalSize(in[rankAt(host, 0)]) != totalSize(out[rankAt(host, 0)])) {
     throw Error(
-        ErrorKind::invalid,
-        "this rank sends another number of bytes to itself than it expects; "
-        "make the split sizes of both agree");
+        ErrorKind::mismatch,
+        std::string(toString(op.descriptor.kind)) + ": this rank sends " +
+            std::to_string(totalSize(in[rankAt(host, 0)])) +
+            " bytes to itself but expects " +
+            std::to_string(totalSize(out[rankAt(host, 0)])) +
+            "; make the split sizes of both agree");
   } else {
     const auto& from = in[rankAt(host, 0)];
     size_t offset = 0;

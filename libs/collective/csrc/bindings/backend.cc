@@ -5,6 +5,7 @@
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 
 #include <cstring>
+#include <set>
 
 #include "csrc/algorithms/world_collectives.h"
 #include "csrc/bindings/flat_tensors.h"
@@ -99,6 +100,13 @@ Piece shard(const Piece& piece, size_t members, size_t member) {
 
 } // namespace
 
+namespace {
+
+std::mutex liveMutex;
+std::set<CollectiveBackend*> live;
+
+} // namespace
+
 CollectiveBackend::CollectiveBackend(
     c10::intrusive_ptr<c10d::Store> store,
     int rank,
@@ -122,10 +130,23 @@ CollectiveBackend::CollectiveBackend(
       planner_(globalRanks_[size_t(rank)]),
       mailbox_(group_) {
   translated([&] { planner_.readOverrides(settings().plan); });
-  FlightRecord::instance().addGroup(groupName_, "", globalRanks_);
+  auto& flightRecord = FlightRecord::instance();
+  flightRecord.addGroup(groupName_, "", globalRanks_);
+  if (flightRecord.signalDescriptor() >= 0) {
+    group_.watch(flightRecord.signalDescriptor(), [&flightRecord] {
+      flightRecord.answerSignal();
+      return true;
+    });
+  }
+  std::lock_guard<std::mutex> lock(liveMutex);
+  live.insert(this);
 }
 
 CollectiveBackend::~CollectiveBackend() {
+  if (!forkedChild()) {
+    std::lock_guard<std::mutex> lock(liveMutex);
+    live.erase(this);
+  }
   try {
     shutdown();
   } catch (const std::exception& error) {
@@ -1054,7 +1075,21 @@ void CollectiveBackend::abort() {
   }
 }
 
+void CollectiveBackend::closeAll(Milliseconds limit) {
+  if (forkedChild()) {
+    return;
+  }
+  std::lock_guard<std::mutex> lock(liveMutex);
+  for (auto* backend : live) {
+    backend->close(limit);
+  }
+}
+
 void CollectiveBackend::shutdown() {
+  close(Milliseconds(settings().closeLimitMs));
+}
+
+void CollectiveBackend::close(Milliseconds limit) {
   {
     std::lock_guard<std::mutex> lock(closeMutex_);
     if (closed_) {
@@ -1068,7 +1103,6 @@ void CollectiveBackend::shutdown() {
     group_.close(false);
     return;
   }
-  const Milliseconds limit(settings().closeLimitMs);
   const bool drained = lane_.drain(limit);
   mailbox_.close(drained ? limit : Milliseconds(0));
   if (!drained) {

@@ -135,6 +135,11 @@ class CollectiveBackend : public c10d::Backend {
   void shutdown() override;
   c10d::ErrorType getError() override;
 
+  // Shuts every live backend down, waiting at most `limit` for operations.
+  // For the interpreter's exit: threads of ours must not release tensors of a
+  // Python that is going away.
+  static void closeAll(Milliseconds limit);
+
   // Payload bytes and messages sent over links so far.
   Traffic traffic() const;
   // Hosts and ranks, for tests and logs: "host,host,…" by rank.
@@ -142,6 +147,8 @@ class CollectiveBackend : public c10d::Backend {
 
  private:
   using Run = std::function<void(Operation&, Collectives&)>;
+
+  void close(Milliseconds limit);
 
   c10::intrusive_ptr<c10d::Work> submit(
       const Descriptor& descriptor,

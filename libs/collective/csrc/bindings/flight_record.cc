@@ -2,6 +2,11 @@
 
 #include <torch/csrc/jit/serialization/pickler.h>
 
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cerrno>
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
@@ -23,6 +28,16 @@ int64_t now() {
 c10::Dict<c10::IValue, c10::IValue> newDict() {
   return c10::Dict<c10::IValue, c10::IValue>(
       c10::AnyType::get(), c10::AnyType::get());
+}
+
+// Written by the signal handler, which may do little else.
+std::atomic<int> signalEvent{-1};
+
+void onSignal(int) {
+  const int saved = errno;
+  const uint64_t one = 1;
+  (void)!write(signalEvent.load(), &one, sizeof one);
+  errno = saved;
 }
 
 c10::List<c10::IValue> newList() {
@@ -220,6 +235,51 @@ std::string FlightRecord::dumpTo(const std::string& prefix, int rank) {
       rename(part.c_str(), path.c_str()) == 0, "Cannot rename ", part, " to ",
       path);
   return path;
+}
+
+void FlightRecord::dumpOnSignal(
+    int signal,
+    const std::string& prefix,
+    int rank) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    prefix_ = prefix;
+    rank_ = rank;
+  }
+  if (signalEvent < 0) {
+    signalEvent = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  }
+  struct sigaction action = {};
+  action.sa_handler = onSignal;
+  action.sa_flags = SA_RESTART;
+  TORCH_CHECK_VALUE(
+      sigaction(signal, &action, nullptr) == 0,
+      "TRAINYARD_COLLECTIVE_DUMP_SIGNAL names signal ", signal,
+      ", which cannot be caught; choose another, for instance SIGUSR2");
+}
+
+int FlightRecord::signalDescriptor() const {
+  return signalEvent;
+}
+
+void FlightRecord::answerSignal() {
+  uint64_t count;
+  (void)!read(signalEvent, &count, sizeof count);
+  std::string prefix;
+  int rank;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    prefix = prefix_;
+    rank = rank_;
+  }
+  try {
+    const std::string path = dumpTo(prefix, rank);
+    fprintf(
+        stderr, "trainyard_collective: flight record written to %s\n",
+        path.c_str());
+  } catch (const std::exception& error) {
+    fprintf(stderr, "trainyard_collective: %s\n", error.what());
+  }
 }
 
 } // namespace trainyard::collective

@@ -43,6 +43,16 @@ class FlightRecord {
   // Writes the pickle to `prefix` + `rank`. Returns the path.
   std::string dumpTo(const std::string& prefix, int rank);
 
+  // From now on the signal makes the record be written to `prefix` + `rank`,
+  // by the thread that watches signalDescriptor(): also while every thread of
+  // Python is blocked in an operation.
+  void dumpOnSignal(int signal, const std::string& prefix, int rank);
+
+  // Readable after the signal; −1 if none was chosen.
+  int signalDescriptor() const;
+  // Serves it.
+  void answerSignal();
+
  private:
   FlightRecord();
 
@@ -74,6 +84,8 @@ class FlightRecord {
   std::vector<Entry> entries_;
   std::map<std::string, GroupInfo> groups_;
   uint64_t next_ = 0;
+  std::string prefix_;
+  int rank_ = 0;
 };
 
 } // namespace trainyard::collective

@@ -1,6 +1,3 @@
-#include <signal.h>
-#include <sys/eventfd.h>
-
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 #include <torch/csrc/utils/pybind.h>
 
@@ -60,6 +57,13 @@ PYBIND11_MODULE(_C, m) {
       py::arg("delegate") = py::none(),
       py::call_guard<py::gil_scoped_release>());
 
+  m.def(
+      "close_all",
+      [](const std::chrono::milliseconds& limit) {
+        tc::CollectiveBackend::closeAll(limit);
+      },
+      py::call_guard<py::gil_scoped_release>());
+
   m.def("arena_stats", [] {
     auto arena = tc::Arena::instance();
     py::dict stats;
@@ -68,6 +72,12 @@ PYBIND11_MODULE(_C, m) {
     stats["backed_bytes"] = arena->backedBytes();
     return stats;
   });
+
+  m.def(
+      "dump_on_signal",
+      [](int signal, const std::string& prefix, int rank) {
+        tc::FlightRecord::instance().dumpOnSignal(signal, prefix, rank);
+      });
 
   m.def("flight_record", [] {
     return py::bytes(tc::FlightRecord::instance().dump());

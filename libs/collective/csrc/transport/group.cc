@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -117,8 +118,24 @@ void Group::connect(Wait& wait) {
   shareMemory(wait);
   control_ = std::make_unique<ControlLinks>(
       fabric_, state_, id_, rank_, addresses_, sharesHost_, wait);
+  state_.setOnSever([this] { sever(); });
   std::lock_guard<std::mutex> lock(connectMutex_);
   connected_.store(true, std::memory_order_release);
+}
+
+// After a failure: whoever waits for this rank shall not wait on, even if the
+// hub is no longer there to pass the reason on.
+void Group::sever() {
+  if (segment_) {
+    segment_->leave();
+  }
+  std::lock_guard<std::mutex> lock(linksMutex_);
+  severed_ = true;
+  for (auto& link : links_) {
+    for (int fd : link.numbers) {
+      ::shutdown(fd, SHUT_RDWR);
+    }
+  }
 }
 
 void Group::awaitConnected(Wait& wait) {
@@ -276,6 +293,7 @@ void Group::shareMemory(Wait& wait) {
 const std::vector<int>& Group::link(int rank, Wait& wait) {
   Link& link = links_[rank];
   if (link.fds.empty()) {
+    // Only the thread that carries operations out changes links.
     const int stripes = sharesHost_[rank] ? 1 : settings().linkStripes;
     for (int stripe = 0; stripe < stripes; stripe++) {
       // The higher rank calls, the lower one answers.
@@ -287,6 +305,10 @@ const std::vector<int>& Group::link(int rank, Wait& wait) {
                 addresses_[rank], Purpose::link, id_, rank, stripe, wait);
       if (!fd) {
         throwPeerLost(rank, wait, "its Unix socket is gone");
+      }
+      std::lock_guard<std::mutex> lock(linksMutex_);
+      if (severed_) {
+        ::shutdown(fd.get(), SHUT_RDWR);
       }
       link.numbers.push_back(fd.get());
       link.fds.push_back(std::move(fd));
@@ -337,6 +359,7 @@ void Group::close(bool orderly) {
     control_->leave();
   }
   control_.reset();
+  state_.setOnSever(nullptr);
   fabric_->forget(id_);
   links_.clear();
   links_.resize(size_t(size_));

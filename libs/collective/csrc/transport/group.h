@@ -88,6 +88,12 @@ class Group {
   // There are `linkStripes` of them to other hosts.
   const std::vector<int>& link(int rank, Wait& wait);
 
+  // Calls `fn` on the fabric's thread when fd is readable, while it returns
+  // true.
+  void watch(int fd, std::function<bool()> fn) {
+    fabric_->watch(fd, std::move(fn));
+  }
+
   // Connections that carry messages one way, from this rank to `rank`; and
   // those that others make to this one.
   FileDescriptor openMail(int rank, Wait& wait);
@@ -99,6 +105,7 @@ class Group {
   void findHosts(Wait& wait);
   void shareMemory(Wait& wait);
   std::string read(const std::string& key, int rank, Wait& wait);
+  void sever();
 
   std::shared_ptr<Fabric> fabric_;
   std::unique_ptr<Directory> directory_;
@@ -128,7 +135,9 @@ class Group {
     std::vector<FileDescriptor> fds;
     std::vector<int> numbers;
   };
+  std::mutex linksMutex_;
   std::vector<Link> links_; // by rank
+  bool severed_ = false;
 };
 
 } // namespace trainyard::collective

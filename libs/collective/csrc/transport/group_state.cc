@@ -1,5 +1,7 @@
 #include "csrc/transport/group_state.h"
 
+#include <thread>
+
 namespace trainyard::collective {
 
 GroupState::GroupState(std::string group, std::vector<std::string> members)
@@ -11,7 +13,6 @@ void GroupState::fail(
     ErrorKind kind,
     const std::string& message,
     bool tellOthers) {
-  std::function<void(ErrorKind, const std::string&)> tell;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     if (failed_.load(std::memory_order_relaxed)) {
@@ -20,10 +21,13 @@ void GroupState::fail(
     kind_ = kind;
     message_ = message;
     failed_.store(true, std::memory_order_release);
-    tell = onFailure_;
   }
-  if (tellOthers && tell) {
-    tell(kind, message);
+  std::lock_guard<std::mutex> lock(hooksMutex_);
+  if (tellOthers && onFailure_) {
+    onFailure_(kind, message);
+  }
+  if (onSever_) {
+    onSever_();
   }
 }
 
@@ -63,8 +67,13 @@ void GroupState::setName(int rank, std::string name) {
 
 void GroupState::setOnFailure(
     std::function<void(ErrorKind, const std::string&)> fn) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  std::lock_guard<std::mutex> lock(hooksMutex_);
   onFailure_ = std::move(fn);
+}
+
+void GroupState::setOnSever(std::function<void()> fn) {
+  std::lock_guard<std::mutex> lock(hooksMutex_);
+  onSever_ = std::move(fn);
 }
 
 void Wait::expire(const std::string& waitingFor) {
@@ -78,6 +87,11 @@ void Wait::expire(const std::string& waitingFor) {
 }
 
 void Wait::peerLeft(int rank) {
+  // A rank also stops when its group failed; the reason is on its way then.
+  for (int i = 0; i < 10 && !state_.failed(); i++) {
+    std::this_thread::sleep_for(Milliseconds(20));
+  }
+  state_.check();
   const std::string message = state_.nameOf(rank) + " has left group " +
       state_.group() + " (it destroyed the group or ended) but " + operation_ +
       " still needs it; every rank must issue the same operations before "

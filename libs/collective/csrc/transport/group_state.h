@@ -50,6 +50,9 @@ class GroupState {
 
   void setOnFailure(std::function<void(ErrorKind, const std::string&)> fn);
 
+  // Called after any failure, when the others have been told.
+  void setOnSever(std::function<void()> fn);
+
  private:
   const std::string group_;
   mutable std::mutex mutex_;
@@ -59,6 +62,8 @@ class GroupState {
   ErrorKind kind_ = ErrorKind::aborted;
   std::string message_;
   std::function<void(ErrorKind, const std::string&)> onFailure_;
+  std::mutex hooksMutex_; // held while a hook runs, so that it can be removed
+  std::function<void()> onSever_;
 };
 
 // The right to wait for peers during one operation: until its deadline, and

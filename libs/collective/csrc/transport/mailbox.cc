@@ -102,7 +102,8 @@ bool Mailbox::takeLetters(std::list<Request>::iterator request) {
 // Returns true if anything moved.
 bool Mailbox::progressSend(int rank, Outgoing& out) {
   bool any = false;
-  while (!out.queue.empty()) {
+  // Without a connection the request came while others were being opened.
+  while (out.fd && !out.queue.empty()) {
     Request& request = out.queue.front();
     Envelope envelope = {request.tag, request.data.size, request.type, {}};
     iovec parts[2];
@@ -324,13 +325,17 @@ void Mailbox::run() {
     if (!pending && stop_) {
       return;
     }
-    if (any) {
+    bool unopened = false;
+    for (auto& [rank, out] : outgoing_) {
+      unopened = unopened || (!out.fd && !out.queue.empty());
+    }
+    if (any || unopened) {
       continue;
     }
     entries.clear();
     entries.push_back({wake_.get(), POLLIN, 0});
     for (auto& [rank, out] : outgoing_) {
-      if (!out.queue.empty()) {
+      if (out.fd && !out.queue.empty()) {
         entries.push_back({out.fd.get(), POLLOUT, 0});
       }
     }
