@@ -149,7 +149,7 @@ function estimatorOptions(script: string, flags: TrainFlags, session: Session): 
     instanceType: flags.instanceType,
     processesPerHost: flags.processesPerHost,
     distribution: DISTRIBUTIONS[flags.distribution],
-    hyperparameters: parseHyperparameters('--hyperparameter', flags.hyperparameter),
+    hyperparameters: parseHyperparameters('-p', flags.hyperparameter),
     environment: Object.keys(environment).length > 0 ? environment : undefined,
     metricDefinitions: metrics.length > 0 ? metrics : [DEFAULT_METRIC],
     frameworkVersion: flags.frameworkVersion,
