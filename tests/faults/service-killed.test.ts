@@ -1,19 +1,9 @@
-import { readFileSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { createJob, finished, logged, logLines, reaches } from '../support/jobs.ts';
-import { processesOf, startService, type TestService } from '../support/service.ts';
+import { hostProcesses, processesOf, startService, type TestService } from '../support/service.ts';
 import { until } from '../support/until.ts';
 
-/** Processes of a job's hosts, by a word of their command line. */
-function hostProcesses(service: TestService, job: string, word: RegExp): number[] {
-  return processesOf(`${service.dataDir}/jobs/${job}`).filter((pid) => {
-    try {
-      return word.test(readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' '));
-    } catch {
-      return false;
-    }
-  });
-}
+const isAgent = ({ command }: { command: string }): boolean => command.includes('agent.mjs');
 
 describe('when the service is killed', () => {
   let service: TestService;
@@ -21,6 +11,8 @@ describe('when the service is killed', () => {
     service = await startService();
   });
   afterAll(() => service?.dispose());
+  // A test that failed may have left it dead.
+  beforeEach(() => service.ensureRunning());
 
   it('while ranks run, then they run on, no line is lost or doubled, and the job completes', async () => {
     const name = await createJob(service, {
@@ -38,7 +30,9 @@ describe('when the service is killed', () => {
     await finished(service, name);
     const lines = await logLines(service, name);
     for (const rank of [0, 1, 2, 3]) {
-      const numbers = lines.flatMap((line) => new RegExp(`rank ${rank} line (\\d+)$`).exec(line)?.[1] ?? []).map(Number);
+      const numbers = lines
+        .flatMap((line) => new RegExp(`rank ${rank} line (\\d+)$`).exec(line)?.[1] ?? [])
+        .map(Number);
       // Even numbers went to stderr, odd ones to stdout: each stream keeps its own order.
       for (const stream of [0, 1]) {
         expect(
@@ -109,9 +103,9 @@ describe('when the service is killed', () => {
     });
     await logged(service, name, /line 10$/);
     await service.kill('SIGKILL');
-    const agents = hostProcesses(service, name, /agent\.mjs/);
-    expect(agents.length).toBeGreaterThanOrEqual(2);
-    for (const pid of agents) process.kill(pid, 'SIGKILL');
+    const agents = hostProcesses(service, name).filter(isAgent);
+    expect(agents).toHaveLength(2);
+    for (const { pid } of agents) process.kill(pid, 'SIGKILL');
     await service.start();
     await finished(service, name);
     const lines = (await logLines(service, name)).filter((line) => / line \d+$/.test(line));
@@ -144,7 +138,7 @@ describe('when an agent is killed', () => {
       hyperParameters: { lines: '300' },
     });
     await logged(service, name, /line 10$/);
-    for (const pid of hostProcesses(service, name, /agent\.mjs/)) process.kill(pid, 'SIGKILL');
+    for (const { pid } of hostProcesses(service, name).filter(isAgent)) process.kill(pid, 'SIGKILL');
     await finished(service, name);
     const lines = (await logLines(service, name)).filter((line) => /rank \d line \d+$/.test(line));
     expect(lines).toHaveLength(1200);
@@ -162,10 +156,11 @@ describe('when a host is killed', () => {
   it('then the job fails naming it, and nothing of the job is left', async () => {
     const name = await createJob(service, { script: 'wait_for_stop.py', distribution: 'none' });
     await logged(service, name, /algo-2: waiting/);
-    const file = `${service.dataDir}/jobs/${name}/1`;
-    const init = hostProcesses(service, name, /host\.py.*algo-2|algo-2.*host\.py/);
-    expect(init.length, `init of algo-2 below ${file}`).toBeGreaterThanOrEqual(1);
-    for (const pid of init) process.kill(pid, 'SIGKILL');
+    const init = hostProcesses(service, name).filter(
+      ({ host, command }) => host === 'algo-2' && command.includes('gang.py'),
+    );
+    expect(init).toHaveLength(1);
+    process.kill(init[0]!.pid, 'SIGKILL');
     const job = await finished(service, name, 'Failed');
     expect(job.FailureReason).toMatch(/^InternalServerError: .*algo-2/);
     await until(

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, openSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { AwsClient, DescribeTrainingJobResponse, S3Client } from '@trainyard/api';
@@ -28,6 +28,8 @@ export interface TestService {
   kill(signal?: NodeJS.Signals): Promise<void>;
   /** Starts again on the same data directory. */
   start(): Promise<void>;
+  /** Starts only if it is dead. */
+  ensureRunning(): Promise<void>;
   /** Ends the service, every host it started, and removes the directory. */
   dispose(): Promise<void>;
 }
@@ -123,6 +125,9 @@ export async function startService(
     log: () => readFileSync(logFile, 'utf8'),
     kill,
     start,
+    ensureRunning: async () => {
+      if (child!.exitCode !== null || child!.signalCode !== null) await start();
+    },
     dispose: async () => {
       await kill('SIGTERM');
       // A test that failed may have left a job behind; the clean-up must not depend on the code under test.
@@ -151,20 +156,70 @@ function clean(environment: NodeJS.ProcessEnv): Record<string, string> {
   );
 }
 
-/** Processes of this machine (hosts' process trees included) that have the text in their command line or environment. */
+/** Live processes that have the text in their command line or environment, and all that live in the hosts of those. */
 export function processesOf(text: string): number[] {
-  const found: number[] = [];
-  for (const entry of readdirSync('/proc')) {
-    if (!/^\d+$/.test(entry) || Number(entry) === process.pid) continue;
+  const all = readdirSync('/proc').filter((entry) => /^\d+$/.test(entry) && Number(entry) !== process.pid);
+  const mine = namespaceOf('self');
+  const named = all.filter((pid) => isAlive(pid) && about(pid).includes(text));
+  // Ranks know nothing of the data directory, but they share their init's view of the file system.
+  const hosts = new Set(
+    named.map(namespaceOf).filter((namespace) => namespace !== null && namespace !== mine),
+  );
+  return all
+    .filter((pid) => named.includes(pid) || (hosts.has(namespaceOf(pid)) && isAlive(pid)))
+    .map(Number);
+}
+
+export interface HostProcess {
+  pid: number;
+  /** `algo-1`; null for what lives outside the hosts. */
+  host: string | null;
+  command: string;
+}
+
+/** The processes of a job with the host each is in. */
+export function hostProcesses(service: TestService, job: string): HostProcess[] {
+  return processesOf(`${service.dataDir}/jobs/${job}/`).map((pid) => {
+    let host: string | null = null;
     try {
-      const state = readFileSync(`/proc/${entry}/stat`, 'utf8').split(') ')[1]?.[0];
-      if (state === 'Z') continue;
-      const about =
-        readFileSync(`/proc/${entry}/cmdline`, 'latin1') + readFileSync(`/proc/${entry}/environ`, 'latin1');
-      if (about.includes(text)) found.push(Number(entry));
+      host = (
+        JSON.parse(readFileSync(`/proc/${pid}/root/run/trainyard/agent.json`, 'utf8')) as { host: string }
+      ).host;
     } catch {
-      // Gone meanwhile, or another user's.
+      // Outside, or gone.
     }
+    return { pid, host, command: commandOf(pid) };
+  });
+}
+
+function commandOf(pid: number | string): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' ');
+  } catch {
+    return '';
   }
-  return found;
+}
+
+function about(pid: string): string {
+  try {
+    return commandOf(pid) + readFileSync(`/proc/${pid}/environ`, 'latin1');
+  } catch {
+    return '';
+  }
+}
+
+function isAlive(pid: string): boolean {
+  try {
+    return readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.[0] !== 'Z';
+  } catch {
+    return false;
+  }
+}
+
+function namespaceOf(pid: string): string | null {
+  try {
+    return readlinkSync(`/proc/${pid}/ns/mnt`);
+  } catch {
+    return null;
+  }
 }

@@ -18,24 +18,29 @@ export interface Identity {
 /** Reads the identity of a data directory, or makes it at first start. */
 export function loadIdentity(dataDir: string, account: { accountId: string; region: string }): Identity {
   const path = join(dataDir, 'credentials.json');
+  const save = (identity: Identity): Identity => {
+    writeFileSync(`${path}.new`, `${JSON.stringify(identity, null, 2)}\n`, { mode: 0o600 });
+    renameSync(`${path}.new`, path);
+    return identity;
+  };
   try {
-    return { ...(JSON.parse(readFileSync(path, 'utf8')) as Identity), ...account };
+    const known = JSON.parse(readFileSync(path, 'utf8')) as Identity;
+    const isCurrent = known.accountId === account.accountId && known.region === account.region;
+    // Clients read account and region here; config.json may have changed them.
+    return isCurrent ? known : save({ ...known, ...account });
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') {
       throw new Error(`${path} cannot be read: ${(error as Error).message}`, { cause: error });
     }
   }
   mkdirSync(dataDir, { recursive: true, mode: 0o700 });
-  const identity: Identity = {
+  return save({
     accessKeyId: newAccessKeyId('AKIA'),
     secretAccessKey: newSecret(30),
     ...account,
     dataId: randomBytes(8).toString('hex'),
     tokenSecret: newSecret(32),
-  };
-  writeFileSync(`${path}.new`, `${JSON.stringify(identity, null, 2)}\n`, { mode: 0o600 });
-  renameSync(`${path}.new`, path);
-  return identity;
+  });
 }
 
 /**

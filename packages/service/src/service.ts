@@ -66,6 +66,7 @@ export async function startService(
   const scope = { region: config.region, accountId: config.accountId };
   const db = openDatabase(join(dataDir, 'trainyard.sqlite'));
   const jobs = new JobStore(db);
+  jobs.breakLeases();
   const hosts = new HostStore(db);
   const keys = new KeyStore(db);
   const folders = new FileSystemStore(db);
@@ -344,10 +345,11 @@ export async function startService(
     ended,
     close: async () => {
       clearInterval(idle);
+      // First: a client must not be sent to a service that no longer answers.
+      removeServiceFile(file);
       await gateway.close();
       await reconciler.stop();
       await forkServers.stop();
-      removeServiceFile(file);
       db.close();
       lock.release();
     },

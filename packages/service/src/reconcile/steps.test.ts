@@ -269,6 +269,16 @@ describe('the reconcile loop', () => {
     expect(commands('job', 'algo-1')).toEqual(['start']);
   });
 
+  it('is adopted at once by a service that knows the last owner is dead', async () => {
+    create('job', 1);
+    expect(jobs.lease('job', 'killed', 60_000)).toBe(true);
+    await settle();
+    expect(jobs.get('job')!.stage).toBe('queued');
+    jobs.breakLeases();
+    await settle();
+    expect(jobs.get('job')!.stage).toBe('preparing');
+  });
+
   it('changes nothing with a result that is out of date', () => {
     create('job', 1);
     const before = jobs.get('job')!;

@@ -242,6 +242,11 @@ export class JobStore {
     return result.changes === 1;
   }
 
+  /** For the start of a service that holds its directory's lock: every earlier owner is dead. */
+  breakLeases(): void {
+    this.#db.sql.prepare('UPDATE jobs SET lease_owner = NULL WHERE lease_owner IS NOT NULL').run();
+  }
+
   release(name: string, owner: string): void {
     this.#db.sql
       .prepare('UPDATE jobs SET lease_owner = NULL WHERE name = ? AND lease_owner = ?')
