@@ -1,10 +1,10 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { processesOf, ROOT, RUNTIMES } from '../support/service.ts';
+import { processesOf, ROOT, RUNTIME_PYTHON, RUNTIMES } from '../support/service.ts';
 import { until } from '../support/until.ts';
 
 const run = promisify(execFile);
@@ -235,6 +235,26 @@ describe('the command line', () => {
     expect(report.isFit).toBe(true);
     expect(report.service.runtimes.map(({ name }) => name)).toContain('pytorch');
     expect(code).toBe(0);
+  });
+
+  it('takes an environment that has PyTorch as the runtime, and never another for one that was named', async () => {
+    const runtimes = join(root, 'runtimes');
+    const setUp = (environment: Record<string, string>): Promise<Outcome> =>
+      start(['setup', '--runtimes', runtimes], environment).ended;
+    const named = await setUp({ TRAINYARD_PYTHON: join(root, 'nowhere/python') });
+    expect(named).toMatchObject({ code: 2, stderr: expect.stringContaining('does not run as Python') });
+    expect(existsSync(runtimes)).toBe(false);
+    const active = await setUp({ VIRTUAL_ENV: join(RUNTIMES, 'pytorch') });
+    expect(active).toMatchObject({
+      code: 0,
+      stdout: expect.stringMatching(/pytorch 2\.\d+.*, from VIRTUAL_ENV/),
+    });
+    const manifest = JSON.parse(readFileSync(join(runtimes, 'pytorch/runtime.json'), 'utf8')) as Record<
+      string,
+      unknown
+    >;
+    expect(manifest).toMatchObject({ name: 'pytorch', framework: 'pytorch', python: RUNTIME_PYTHON });
+    expect((await setUp({})).stdout).toMatch(/^ {2}runtime pytorch +pytorch 2/);
   });
 
   it('serves in the foreground, gives AWS clients its address by env, and ends on SIGTERM', async () => {

@@ -2,6 +2,7 @@ import { createSignedFetch } from '@trainyard/api';
 import type { Connection } from '@trainyard/sdk';
 import type { Command } from 'commander';
 import { EXIT_CODE } from '../exit-code.ts';
+import { formatDuration } from '../render/duration.ts';
 import { runTool } from '../runtime/run-tool.ts';
 import { addSessionOptions, openSession, type SessionFlags } from '../session-options.ts';
 import { UserError } from '../user-error.ts';
@@ -23,8 +24,18 @@ interface ServiceReport {
   }[];
   runtimeProblems: string[];
   runtimesDirectory: string;
-  forkServers: unknown[];
+  forkServers: ForkServerReport[];
   diskFreeBytes: number;
+}
+
+interface ForkServerReport {
+  runtime: string;
+  state: string;
+  forks: number;
+  running: number;
+  preloadMs: number | null;
+  /** Why it does not work; null while it does. */
+  detail: string | null;
 }
 
 interface Finding {
@@ -126,18 +137,30 @@ function judge(service: ServiceReport): Finding[] {
           }),
         )),
     ...service.runtimeProblems.map((text): Finding => ({ topic: 'runtime', state: 'warn', text })),
-    {
-      topic: 'fork server',
-      state: 'ok',
-      text:
-        service.forkServers.length > 0
-          ? service.forkServers.map((server) => JSON.stringify(server)).join(', ')
-          : 'off, or not started yet',
-    },
+    ...(service.forkServers.length === 0
+      ? [{ topic: 'fork server', state: 'ok', text: 'off; ranks start as fresh interpreters' } as const]
+      : service.forkServers.map(describeForkServer)),
     {
       topic: 'disk',
       state: service.diskFreeBytes < LOW_DISK_BYTES ? 'warn' : 'ok',
       text: `${(service.diskFreeBytes / 1e9).toFixed(1)} GB free for jobs`,
     },
   ];
+}
+
+function describeForkServer({
+  runtime,
+  state,
+  forks,
+  running,
+  preloadMs,
+  detail,
+}: ForkServerReport): Finding {
+  const parts = [
+    `${runtime}: ${state}`,
+    ...(preloadMs === null ? [] : [`preloaded in ${formatDuration(preloadMs)}`]),
+    `${forks} forks, ${running} running`,
+    ...(detail === null ? [] : [detail]),
+  ];
+  return { topic: 'fork server', state: detail === null ? 'ok' : 'warn', text: parts.join(', ') };
 }
