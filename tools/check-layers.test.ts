@@ -31,6 +31,10 @@ test.each([
     'tests/e2e/train.test.ts',
     `import { Session } from '@trainyard/sdk';\nimport { until } from '../support/until.ts';`,
   ],
+  [
+    'tests/e2e/executor-local.test.ts',
+    `import { suite } from '../../packages/service/src/executors/executor.contract.ts';`,
+  ],
 ])('%s may import what lies below it', (file, source) => {
   expect(check(file, source)).toEqual([]);
 });
