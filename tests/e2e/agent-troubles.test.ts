@@ -53,15 +53,11 @@ time.sleep(600)
         sameTraceRanks: [1],
       },
     });
-    expect(world.lines).toContainEqual(
-      expect.objectContaining({ source: 'stdout', rank: 2, message: 'rank 2 of 3' }),
-    );
-    expect(world.lines).toContainEqual(
-      expect.objectContaining({
-        source: 'agent',
-        message: 'Rank 1 on algo-1 failed at train.py:6: ValueError: bad batch 17 (exit code 1)',
-      }),
-    );
+    expect(await world.line('rank 2 of 3')).toMatchObject({ source: 'stdout', rank: 2 });
+    expect(await world.line('Rank 1 on algo-1 failed')).toMatchObject({
+      source: 'agent',
+      message: 'Rank 1 on algo-1 failed at train.py:6: ValueError: bad batch 17 (exit code 1)',
+    });
   });
 
   test('a rank killed by a signal is named with it', async () => {

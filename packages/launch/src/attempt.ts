@@ -61,8 +61,9 @@ async function prepareAndStart(deps: AttemptDeps): Promise<void> {
   const running = (await init.list()).some(({ id }) => id === MAIN);
   // Started by an agent that died before it could write that down.
   if (running) return state.enter('training');
+  // The reports go out beside the work.
   if (state.current.nextReportSeq === 0) void state.enter('registered');
-  await state.enter('downloading');
+  void state.enter('downloading');
 
   const stopped = new AbortController();
   const stop = state

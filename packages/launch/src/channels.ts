@@ -41,9 +41,7 @@ export async function prepareChannel(channel: ChannelPlan, deps: ChannelDeps): P
     }),
   );
   const manifest = files.map(({ path }) => path);
-  await replaceFile(join(deps.layout.root, channelManifestPath(channel.name)), JSON.stringify(manifest), {
-    durable: false,
-  });
+  await replaceFile(join(deps.layout.root, channelManifestPath(channel.name)), JSON.stringify(manifest));
   const took = formatSeconds(performance.now() - started);
   deps.log.say(
     `Downloaded channel ${channel.name}: ${plural(result.files, 'file')}, ${formatBytes(result.sizeBytes)} in ${took}`,

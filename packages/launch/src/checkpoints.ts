@@ -180,7 +180,7 @@ export class Checkpoints {
   }
 
   #save(): Promise<void> {
-    return replaceFile(this.#deps.statePath, JSON.stringify(this.#synced), { durable: true });
+    return replaceFile(this.#deps.statePath, JSON.stringify(this.#synced));
   }
 }
 

@@ -183,7 +183,7 @@ export class LogShipper {
     }
     if (segments.length === 0) return null;
     state.pending = { firstSeq: state.nextSeq, at, segments };
-    await replaceFile(statePath, JSON.stringify(state), { durable: false }).catch((error: unknown) => {
+    await replaceFile(statePath, JSON.stringify(state)).catch((error: unknown) => {
       // With a full disk lines still go out; only a crash now could send them twice.
       console.error(`cannot keep the place in the logs: ${String(error)}`);
     });

@@ -29,7 +29,7 @@ export class PlanSource {
     const stored = readJson<AttemptPlan>(this.#path);
     if (stored) return stored;
     const { agentCredentials: _agent, scriptCredentials: _script, ...plan } = await this.#register();
-    await replaceFile(this.#path, JSON.stringify(plan), { durable: true });
+    await replaceFile(this.#path, JSON.stringify(plan));
     return plan;
   }
 

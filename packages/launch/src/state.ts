@@ -1,7 +1,7 @@
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { HostCommand, HostPhase, HostReport, StopReason } from '@trainyard/api';
-import { replaceFile } from './atomic-file.ts';
+import { replaceFile, syncFile } from './atomic-file.ts';
 import type { LauncherName } from './launchers/launcher.ts';
 
 /** How this host was started; kept because an agent that attaches again must still name ranks and command. */
@@ -115,7 +115,8 @@ export class StateStore {
 
   async #save(): Promise<void> {
     try {
-      await replaceFile(this.#path, JSON.stringify(this.current), { durable: true });
+      await replaceFile(this.#path, JSON.stringify(this.current));
+      syncFile(this.#path).catch(() => {});
     } catch (error) {
       // With a full disk the host can still say so and end in order; it only could not survive a crash now.
       if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error;

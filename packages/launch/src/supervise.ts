@@ -64,7 +64,7 @@ async function waitForChange(
 }
 
 async function terminate(deps: SuperviseDeps, stop: StopRecord): Promise<void> {
-  const { state, init, launch } = deps;
+  const { state, launch } = deps;
   if (stop.endedBy === 'stop') deps.say(`Stopping the script (${REASONS[stop.reason]})`);
   await TERMINATE[launch.launcher](deps);
   await state.update((current) => {
