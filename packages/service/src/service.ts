@@ -1,5 +1,5 @@
 import { mkdirSync } from 'node:fs';
-import { readFile, rm, stat, statfs, writeFile } from 'node:fs/promises';
+import { readFile, rm, rmdir, stat, statfs, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { LogBatch, RuntimePlan } from '@trainyard/api';
 import type { ServiceConfig } from './config.ts';
@@ -166,7 +166,10 @@ export async function startService(
     fileSystemPath: (id) => folders.path(id),
     removeAttempt: async (job: Job) => {
       if (job.handle) await executor.purge(job.handle);
-      await rm(attemptDirectory(job.name, job.attempt), { recursive: true, force: true });
+      const directory = attemptDirectory(job.name, job.attempt);
+      await rm(directory, { recursive: true, force: true });
+      // The job's own folder goes with its last attempt.
+      await rmdir(dirname(directory)).catch(() => {});
     },
     changed: tellWatchers,
     commanded: (job, attempt, host) => agentApi.commanded(job, attempt, host),

@@ -1,11 +1,12 @@
+import { s3Error } from '../errors.ts';
 import { percentEncode, toBinary } from '../sigv4/bytes.ts';
 
 /**
  * Path-style URL of a bucket or object below an endpoint. Every byte of the key outside RFC 3986's unreserved
  * characters is encoded, `/` stays.
  *
- * @throws TypeError for a key with a segment `.` or `..`: URLs resolve those, so that `fetch` would ask for
- * another object.
+ * @throws ServiceError InvalidArgument for a key with a segment `.` or `..`: URLs resolve those, so that `fetch`
+ * would ask for another object. It is a refusal like the store's own: asking again does not help.
  */
 export function objectUrl(
   endpoint: string,
@@ -16,9 +17,9 @@ export function objectUrl(
   const base = endpoint.endsWith('/') ? endpoint.slice(0, -1) : endpoint;
   const path = [bucket, ...(key === undefined ? [] : key.split('/'))].map((segment) => {
     if (segment === '.' || segment === '..') {
-      throw new TypeError(
-        `key '${key}' has the segment '${segment}', which a URL cannot carry; rename the object`,
-      );
+      throw s3Error('InvalidArgument', {
+        message: `key '${key}' has the segment '${segment}', which a URL cannot carry; rename the object`,
+      });
     }
     return encodePart(segment);
   });

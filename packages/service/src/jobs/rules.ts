@@ -173,5 +173,7 @@ function checkS3Path(
   if (!match || match[1] !== 's3') say(`${member} is ${value}; it must have the form s3://bucket/prefix.`);
   else if (!/^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/.test(match[2]!)) {
     say(`${member} is ${value}; '${match[2]}' is not a bucket name (3 to 63 of a-z, 0-9, '.', '-').`);
+  } else if (/(^|\/)\.\.?(\/|$)/.test(match[3]!)) {
+    say(`${member} is ${value}; a path with '.' or '..' cannot be a key here, choose another.`);
   }
 }
