@@ -113,6 +113,25 @@ describe('when the service is killed', () => {
     expect(new Set(lines).size).toBe(600);
   });
 
+  it('and stays away beyond MaxRuntimeInSeconds, then the agents end the ranks in time all the same', async () => {
+    const name = await createJob(service, {
+      script: 'wait_for_stop.py',
+      distribution: 'none',
+      change: { StoppingCondition: { MaxRuntimeInSeconds: 3 } },
+    });
+    await logged(service, name, /algo-2: waiting/);
+    await service.kill('SIGKILL');
+    await until(
+      'the ranks to end without the service',
+      () => hostProcesses(service, name).every(({ command }) => !command.includes('wait_for_stop')),
+      { show: () => hostProcesses(service, name), deadlineMs: 20_000 },
+    );
+    await service.start();
+    const job = await finished(service, name, 'Stopped');
+    expect(job.SecondaryStatus).toBe('MaxRuntimeExceeded');
+    expect(await logLines(service, name)).toContain('algo-2: got SIGTERM');
+  });
+
   it('while a job is stopping, then it is stopped', async () => {
     const name = await createJob(service, { script: 'wait_for_stop.py', distribution: 'none', instances: 1 });
     await reaches(service, name, 'Training');

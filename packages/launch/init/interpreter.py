@@ -13,6 +13,8 @@ import start_up
 
 # From `import torch` beginning in the fork server to its end, on a slow disk.
 _PATIENCE_S = 90.0
+# With TRAINYARD_PRELOAD=ready: one process gains nothing by waiting for imports that it may not even need.
+_READY_PATIENCE_S = 0.5
 _FORWARDED = tuple(getattr(_signal, name) for name in
                    ('SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2', 'SIGALRM', 'SIGCONT', 'SIGWINCH') if hasattr(_signal, name))
 # Ignored by every Python, so this says nothing about the caller.
@@ -76,7 +78,7 @@ def _ask(interpreter, arguments):
     ignored = [number for number in _signal.valid_signals()
                if number not in _IGNORED_BY_PYTHON and _signal.getsignal(number) == _signal.SIG_IGN]
     try:
-        sock.settimeout(_PATIENCE_S)
+        sock.settimeout(_READY_PATIENCE_S if environment.get(b'TRAINYARD_PRELOAD') == b'ready' else _PATIENCE_S)
         sock.connect(path)
         _send_request(sock, [
             b'1', interpreter, b'unbuffered' if unbuffered else b'', kind, os.getcwdb(),

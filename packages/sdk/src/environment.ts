@@ -2,7 +2,7 @@
 export interface Environment {
   /** URL of a Trainyard service; comes before `AWS_ENDPOINT_URL_SAGEMAKER` and `AWS_ENDPOINT_URL`. */
   TRAINYARD_ENDPOINT?: string;
-  /** Data directory of the embedded service. Default `~/.local/share/trainyard`. */
+  /** Data directory of the embedded service. Default `~/.local/share/trainyard/data`. */
   TRAINYARD_DATA?: string;
   /** File that starts the service, run with this process's Node. Default: the one of package `@trainyard/service`. */
   TRAINYARD_SERVICE?: string;

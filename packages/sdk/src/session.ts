@@ -35,7 +35,7 @@ export interface SessionOptions {
   credentials?: CredentialsSource;
   /** Twelve digits. @default asked from STS when needed; the embedded service's own */
   accountId?: string;
-  /** Data directory of the embedded service. @default TRAINYARD_DATA, else ~/.local/share/trainyard */
+  /** Data directory of the embedded service. @default TRAINYARD_DATA, else ~/.local/share/trainyard/data */
   dataDirectory?: string;
   /** Bucket for code, uploaded inputs and artifacts. @default sagemaker-{region}-{account}, made on first use */
   defaultBucket?: string;

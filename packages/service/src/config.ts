@@ -44,7 +44,7 @@ const DEFAULT_IDLE_MINUTES = 15;
 export function readConfig(argv: string[], environment: NodeJS.ProcessEnv): ServiceConfig {
   const flags = parseFlags(argv);
   const dataDir = resolve(
-    flags.data ?? environment['TRAINYARD_DATA'] ?? join(homedir(), '.local/share/trainyard'),
+    flags.data ?? environment['TRAINYARD_DATA'] ?? join(homedir(), '.local/share/trainyard/data'),
   );
   const file = readConfigFile(join(dataDir, 'config.json'));
   const here = dirname(fileURLToPath(import.meta.url));

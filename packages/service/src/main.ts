@@ -11,7 +11,9 @@ async function main(): Promise<number> {
       process.once('SIGTERM', () => resolve('signal'));
       process.once('SIGINT', () => resolve('signal'));
     });
-    console.log(`Trainyard listens on ${service.url} (data in ${config.dataDir}, isolation: ${service.isolation.level})`);
+    console.log(
+      `Trainyard listens on ${service.url} (data in ${config.dataDir}, isolation: ${service.isolation.level})`,
+    );
     const why = await Promise.race([service.ended, stop]);
     log(`ending: ${why}`);
     await service.close();

@@ -223,7 +223,7 @@ export async function startService(
     pointsAfter: (job, cursor, limit) =>
       logs.metrics
         .pointsAfter(job, cursor, limit)
-        .map(({ id, name, at, value }) => ({ cursor: id, name, at, value })),
+        .map(({ id, name, at, value, host, rank }) => ({ cursor: id, name, at, value, host, rank })),
     subscribe: (job, callback) => {
       const callbacks = watchers.get(job) ?? new Set();
       watchers.set(job, callbacks.add(callback));

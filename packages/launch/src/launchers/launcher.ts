@@ -76,6 +76,7 @@ export const LAUNCHER_VARIABLES: Readonly<Record<string, string>> = {
   RDMAV_FORK_SAFE: 'EFA devices were found on this host: data loaders fork while RDMA memory is registered.',
   NCCL_PROTO: 'As AWS sets it for torchrun.',
   PYTHON_EXEC: 'torchrun starts ranks with this interpreter, which forks them from the preloaded server.',
+  TRAINYARD_PRELOAD: 'A single process takes the preloaded interpreter only when it is ready at once.',
   TRAINYARD_RANK_LOGS:
     'Each rank writes its output to files of its own here, so that lines keep their order and rank.',
   TORCH_ELASTIC_SHUTDOWN_TIMEOUT:

@@ -1,6 +1,8 @@
 import type { Launcher } from './launcher.ts';
 import { scriptCommand, scriptCommandText } from './launcher.ts';
 
+const NONE: Record<string, string> = {};
+
 /** The script itself, once on every host; scripts on several hosts meet through MASTER_ADDR and SM_HOSTS. */
 export const single: Launcher = {
   name: 'single',
@@ -9,7 +11,8 @@ export const single: Launcher = {
     role: 'run',
     argv: scriptCommand(context, context.python),
     cwd: context.codeDirectory,
-    env: {},
+    // The user's own word, and ours when preloading is off, stand.
+    env: context.environmentNames.includes('TRAINYARD_PRELOAD') ? NONE : { TRAINYARD_PRELOAD: 'ready' },
     command: scriptCommandText(context),
     rankHosts: [],
   }),

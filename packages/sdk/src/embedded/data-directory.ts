@@ -31,7 +31,7 @@ const HEALTH_TIMEOUT_MS = 10_000;
 export function defaultDataDirectory(env: NodeJS.ProcessEnv = process.env): string {
   const named = env['TRAINYARD_DATA'];
   if (named) return resolve(named);
-  return join(homedir(), '.local', 'share', 'trainyard');
+  return join(homedir(), '.local', 'share', 'trainyard', 'data');
 }
 
 /** @returns null while the directory's service never ran, or its file is being written. */

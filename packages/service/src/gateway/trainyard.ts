@@ -25,6 +25,8 @@ export interface FeedPoint {
   name: string;
   at: number;
   value: number;
+  host: string;
+  rank: number | null;
 }
 
 export interface TrainyardApiDeps {

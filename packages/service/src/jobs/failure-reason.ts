@@ -105,7 +105,7 @@ function signalExit(signal: string): number {
 }
 
 export function cut(reason: string): string {
-  const points = [...reason];
+  const points = Array.from(reason);
   return points.length <= FAILURE_REASON_LENGTH
     ? reason
     : `${points.slice(0, FAILURE_REASON_LENGTH - 3).join('')}...`;

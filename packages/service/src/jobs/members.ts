@@ -112,6 +112,7 @@ export function treatmentOf(path: string): MemberUse | undefined {
 }
 
 function parentOf(path: string): string {
+  if (path.endsWith('[]')) return path.slice(0, -2);
   const dot = path.lastIndexOf('.');
   return dot < 0 ? '' : path.slice(0, dot);
 }
