@@ -12,7 +12,7 @@ afterEach(() => rmSync(directory, { recursive: true, force: true }));
 
 test('the data directory is TRAINYARD_DATA, made absolute, else below the home directory', () => {
   expect(defaultDataDirectory({ TRAINYARD_DATA: 'mine' })).toBe(resolve('mine'));
-  expect(defaultDataDirectory({ TRAINYARD_DATA: '' })).toMatch(/\.local\/share\/trainyard$/);
+  expect(defaultDataDirectory({ TRAINYARD_DATA: '' })).toMatch(/\.local\/share\/trainyard\/data$/);
 });
 
 test('files that are absent or half written read as a service that is not there', () => {
