@@ -84,6 +84,7 @@ os.symlink("/etc/passwd", os.environ["SM_MODEL_DIR"] + "/leak")
     'uploaded',
   ]);
   expect(world.agentExit).toBe(0);
+  expect(world.initRequests()).toEqual(['list', 'environment', 'spawn main', 'wait main', 'signal *']);
 
   const archive = join(world.root, 'model.tar.gz');
   writeFileSync(archive, world.objects.get('b/out/job/output/model.tar.gz')!);

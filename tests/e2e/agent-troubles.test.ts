@@ -1,5 +1,6 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { ChannelPlan } from '@trainyard/api';
 import { afterEach, describe, expect, test } from 'vitest';
 import { until } from '../support/until.ts';
 import { AgentWorld, PYTHON, run } from './agent-world.ts';
@@ -77,6 +78,15 @@ time.sleep(600)
   });
 });
 
+const channel = (name: string, uri: string): ChannelPlan => ({
+  name,
+  source: { kind: 's3', dataType: 'S3Prefix', uri, distribution: 'FullyReplicated' },
+  inputMode: 'File',
+  contentType: null,
+  compression: 'None',
+  recordWrapper: 'None',
+});
+
 describe('a script of its own', () => {
   test('that raises gives exception, place and failure file', async () => {
     world = await AgentWorld.start();
@@ -113,8 +123,12 @@ describe('a script of its own', () => {
     await world.line('job in algo-1');
   });
 
-  test('under network isolation gets no credentials', async () => {
-    world = await AgentWorld.start({ networkIsolated: true });
+  test('under network isolation comes through a channel and gets no credentials', async () => {
+    world = await AgentWorld.start({
+      networkIsolated: true,
+      hyperParameters: { sagemaker_submit_directory: '"/opt/ml/input/data/code/sourcedir.tar.gz"' },
+      channels: [channel('code', 's3://b/source/')],
+    });
     await world.code({
       'train.py': 'import os\nprint([k for k in os.environ if "KEY" in k or "TOKEN" in k])\n',
     });
@@ -218,18 +232,7 @@ describe('bad input ends the job before the script', () => {
       /"data\/a" and "data\/a\/b" need a as a file and as a folder/,
     ],
   ])('%s', async (_, objects, message) => {
-    world = await AgentWorld.start({
-      channels: [
-        {
-          name: 'train',
-          source: { kind: 's3', dataType: 'S3Prefix', uri: 's3://b/data/', distribution: 'FullyReplicated' },
-          inputMode: 'File',
-          contentType: null,
-          compression: 'None',
-          recordWrapper: 'None',
-        },
-      ],
-    });
+    world = await AgentWorld.start({ channels: [channel('train', 's3://b/data/')] });
     await world.code({ 'train.py': '' });
     for (const [key, value] of Object.entries(objects)) world.objects.set(key, Buffer.from(value));
     expect(await failed()).toMatch(message);

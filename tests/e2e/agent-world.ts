@@ -197,6 +197,10 @@ export class AgentWorld {
     }
   }
 
+  initRequests(): string[] {
+    return this.#init.requests;
+  }
+
   mainPid(): number {
     return this.#init.pidOf('main');
   }
@@ -402,6 +406,9 @@ class TestInit {
     await new Promise<void>((done) => this.#server!.listen(this.socketPath, done));
   }
 
+  /** Requests so far, as `op id`. */
+  readonly requests: string[] = [];
+
   pidOf(id: string): number {
     return this.#spawned.get(id)!.child.pid!;
   }
@@ -414,6 +421,7 @@ class TestInit {
   async #answer(request: Record<string, unknown>): Promise<Record<string, unknown>> {
     const id = request['id'] as string;
     const known = this.#spawned.get(id);
+    this.requests.push(`${String(request['op'])} ${id ?? ''}`.trim());
     switch (request['op']) {
       case 'spawn':
         return known ? { ok: true, pid: known.child.pid, existing: true } : this.#spawn(id, request);

@@ -7,7 +7,7 @@ import type { HostFailure } from './host-failure.ts';
 import { asHostFailure } from './host-failure.ts';
 import type { InitClient } from './init-client.ts';
 import type { LogShipper } from './log-shipper.ts';
-import type { Prepared } from './prepare.ts';
+import type { Prepared } from './plan-launch.ts';
 import type { RunDeps } from './run-script.ts';
 import { launchRecord, MAIN, startScript, watchScript } from './run-script.ts';
 import type { AttemptState, StateStore } from './state.ts';

@@ -179,8 +179,13 @@ export class Checkpoints {
     await this.#save();
   }
 
-  #save(): Promise<void> {
-    return replaceFile(this.#deps.statePath, JSON.stringify(this.#synced));
+  async #save(): Promise<void> {
+    try {
+      await replaceFile(this.#deps.statePath, JSON.stringify(this.#synced));
+    } catch (error) {
+      // With a full disk checkpoints still go up; an agent after this one would send them again.
+      console.error(`cannot keep the record of checkpoints: ${String(error)}`);
+    }
   }
 }
 

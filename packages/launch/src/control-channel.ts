@@ -32,6 +32,9 @@ export interface ControlChannelOptions {
   diagnose?: (line: string) => void;
 }
 
+/** For an answer that the service does not hold back. */
+const ANSWER_TIMEOUT_MS = 30_000;
+
 interface Outgoing extends RequestInit {
   headers?: Record<string, string>;
 }
@@ -81,8 +84,15 @@ export class ControlChannel {
 
   async #post<T>(path: string, body: unknown, signal?: AbortSignal): Promise<T> {
     const text = JSON.stringify(body);
-    const init = { method: 'POST', headers: { 'content-type': 'application/json' }, body: text };
-    const response = await this.#request(path, () => init, signal);
+    const waitMs = (body as { waitMs?: number }).waitMs ?? 0;
+    // A relay between here and the service may keep a connection open that nobody serves any more.
+    const makeInit = (): Outgoing => ({
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: text,
+      signal: AbortSignal.any([...(signal ? [signal] : []), AbortSignal.timeout(waitMs + ANSWER_TIMEOUT_MS)]),
+    });
+    const response = await this.#request(path, makeInit, signal);
     return (await response.json()) as T;
   }
 
@@ -93,7 +103,6 @@ export class ControlChannel {
         const init = makeInit();
         const response = await call(this.#base + path, {
           ...init,
-          signal: signal ?? null,
           headers: { ...init.headers, authorization: `Bearer ${this.#options.token}` },
         });
         if (response.ok) return response;

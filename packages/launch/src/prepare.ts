@@ -6,34 +6,28 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { S3Client } from '@trainyard/api';
 import { isS3Uri } from '@trainyard/api';
 import type { AgentLog } from './agent-log.ts';
-import { scriptArguments } from './arguments.ts';
 import type { Bootstrap } from './bootstrap.ts';
-import { hostPrograms } from './bootstrap.ts';
 import { prepareChannel } from './channels.ts';
 import type { Checkpoints } from './checkpoints.ts';
-import { readCluster } from './cluster.ts';
 import { findEntry, installables, prepareCode } from './code.ts';
-import type { EnvironmentContext } from './environment.ts';
-import { masterOf, scriptEnvironment } from './environment.ts';
+import { scriptEnvironment } from './environment.ts';
 import type { Hardware } from './hardware.ts';
 import { missingAccelerator } from './hardware.ts';
 import { HostFailure } from './host-failure.ts';
 import type { InitClient } from './init-client.ts';
-import { chooseLauncher, containerCommand, processesPerHost } from './launchers/choose.ts';
-import type { Launch, LaunchContext, MpiInstallation } from './launchers/launcher.ts';
+import type { MpiInstallation } from './launchers/launcher.ts';
 import { openMpiMajor } from './launchers/mpirun.ts';
 import type { Layout } from './layout.ts';
 import { writeLayout } from './layout.ts';
 import type { LogFiles } from './log-files.ts';
-import type { EntryKind } from './parameters.ts';
-import { readParameters } from './parameters.ts';
+import type { AttemptPlan } from './plan.ts';
+import type { JobReading, LaunchFacts, Prepared } from './plan-launch.ts';
+import { environmentContext, homeDirectory, planLaunch, readJob } from './plan-launch.ts';
 import type { PlanSource } from './plan-source.ts';
-import type { PackageLayer } from './requirements.ts';
 import { installRequirements } from './requirements.ts';
 import type { RuntimePackages } from './runtime-packages.ts';
 import { readRuntimePackages, versionNotice } from './runtime-packages.ts';
 import type { StateStore } from './state.ts';
-import type { AttemptPlan } from './plan.ts';
 
 export interface PrepareDeps {
   bootstrap: Bootstrap;
@@ -50,14 +44,6 @@ export interface PrepareDeps {
   signal: AbortSignal;
 }
 
-export interface Prepared {
-  launch: Launch;
-  /** The script's full environment with the launcher's. */
-  environment: Record<string, string>;
-  processesPerHost: number;
-  mpi: MpiInstallation | null;
-}
-
 /**
  * Everything before `start`: the tree, data, checkpoints, code, packages, and the launch itself as a value. What
  * does not need something else runs beside it. May be repeated; whole results stay.
@@ -65,102 +51,41 @@ export interface Prepared {
  * @throws HostFailure
  */
 export async function prepare(given: PrepareDeps): Promise<Prepared> {
-  const { layout, plan, init } = given;
   const failed = new AbortController();
   const deps = { ...given, signal: AbortSignal.any([given.signal, failed.signal]) };
-  // pip runs below init and knows no abort.
-  deps.signal.addEventListener('abort', () => void init.signal('*', 'KILL').catch(() => {}));
-  const home = deps.bootstrap.isolated
-    ? (process.env.HOME ?? '/root')
-    : join(deps.bootstrap.stateDir, 'home');
-  await Promise.all([
-    writeLayout(plan, layout),
-    mkdir(home, { recursive: true }),
-    mkdir(deps.files.ranks, { recursive: true }),
-  ]);
-  const parameters = readParameters(plan);
-  const cluster = readCluster(plan, parameters);
-  const launcher = chooseLauncher(plan, parameters, cluster);
-  const usesMpi = launcher.name === 'mpirun' || launcher.name === 'smddp';
+  const { plan, plans, bootstrap, layout, hardware, files, signal } = deps;
+  const folders = [homeDirectory(bootstrap), files.ranks];
+  await Promise.all([writeLayout(plan, layout), ...folders.map((path) => mkdir(path, { recursive: true }))]);
+
+  const job = readJob(plan);
+  const isMpi = job.launcher.name === 'mpirun' || job.launcher.name === 'smddp';
   const channels = Promise.all(plan.channels.map((channel) => prepareChannel(channel, deps)));
   const packages = readRuntimePackages(plan.runtime.python);
-
-  const environmentWith = async (layer: PackageLayer | null): Promise<EnvironmentContext> => ({
-    plan: plan,
-    layout,
-    parameters,
-    cluster,
-    hardware: deps.hardware,
-    torchVersion: (await packages).torchVersion,
-    arguments: scriptArguments(parameters.user),
-    master: masterOf(plan, cluster, deps.bootstrap),
-    layer,
-    credentials: plan.networkIsolated ? null : await deps.plans.scriptCredentials(),
-    isolated: deps.bootstrap.isolated,
-    egressEnvironment: plan.networkIsolated ? {} : deps.bootstrap.egressEnvironment,
-    initSocket: deps.bootstrap.initSocket,
-    home,
-    systemPath: process.env.PATH ?? '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
-  });
-
-  const code = async (): Promise<{
-    entry: { kind: EntryKind; program: string } | null;
-    layer: PackageLayer | null;
-  }> => {
-    // Under network isolation the code itself comes through a channel.
-    if (parameters.submitDirectory !== null && !isS3Uri(parameters.submitDirectory)) await channels;
-    await prepareCode(parameters.submitDirectory, deps);
-    if (launcher.name === 'container') return { entry: null, layer: null };
-    if (parameters.program === null) throw noEntry();
-    const entry = await findEntry(parameters.program, layout);
-    return { entry, layer: await install(entry.kind, await environmentWith(null), await packages, deps) };
-  };
-
-  const [{ entry, layer }, mpi] = await allOrAbort(failed, [
-    code(),
-    usesMpi ? packages.then((found) => findMpi(plan, found)) : null,
-    channels,
-    deps.checkpoints?.restore(deps.signal),
-    deps.bootstrap.isolated ? awaitNames(plan.hosts, deps.signal) : undefined,
-    packages.then((found) => giveNotices(deps, found.torchVersion, cluster.groupHosts)),
-  ]);
-
-  const context = await environmentWith(layer);
-  const environment = scriptEnvironment(context);
-  const perHost = processesPerHost(parameters, deps.hardware, plan.instanceType);
-  const programs = hostPrograms(deps.bootstrap);
-  const launchContext: LaunchContext = {
-    host: plan.host,
-    instanceType: plan.instanceType,
-    cluster,
-    parameters,
-    entry: entry ?? { kind: 'command', program: '' },
-    arguments: context.arguments,
-    processesPerHost: perHost,
-    networkInterface: plan.networkInterfaceName,
-    fabric: deps.hardware.fabric,
-    master: context.master,
-    isolated: deps.bootstrap.isolated,
-    codeDirectory: layout.of('code'),
-    rankLogDirectory: deps.files.ranks,
-    stopGraceMs: plan.stopGraceMs,
-    python: programs.python,
-    interpreter: plan.runtime.python,
-    remoteShell: programs.remoteShell,
-    mpi,
-    torchMajor: Number.parseInt(context.torchVersion ?? '', 10) || null,
-    containerCommand: containerCommand(plan, parameters),
-    environmentNames: Object.keys(environment),
-  };
-  const launch = launcher.plan(launchContext);
-  return { launch, environment: { ...environment, ...launch.env }, processesPerHost: perHost, mpi };
-}
-
-const noEntry = (): HostFailure =>
-  new HostFailure(
-    'ClientError',
-    'The job names no script: the hyperparameter sagemaker_program is missing and there is no ContainerEntrypoint.',
+  const facts = Promise.all([packages, plans.scriptCredentials()]).then(
+    ([{ torchVersion }, credentials]): LaunchFacts => ({
+      plan,
+      bootstrap,
+      layout,
+      hardware,
+      torchVersion,
+      credentials,
+      layer: null,
+      entry: null,
+      mpi: null,
+      rankLogDirectory: files.ranks,
+    }),
   );
+  const [known, { entry, layer }, mpi] = await allOrAbort(failed, [
+    facts,
+    prepareScript(job, { channels, packages, facts }, deps),
+    isMpi ? packages.then((found) => findMpi(plan, found)) : null,
+    channels,
+    deps.checkpoints?.restore(signal),
+    bootstrap.isolated ? awaitNames(plan.hosts, signal) : undefined,
+    packages.then(({ torchVersion }) => giveNotices(deps, torchVersion, job.cluster.groupHosts)),
+  ]);
+  return planLaunch(job, { ...known, entry, layer, mpi });
+}
 
 /** The first failure ends the others, and is thrown when they have ended: nothing goes on behind a report. */
 async function allOrAbort<T extends readonly unknown[]>(
@@ -177,25 +102,45 @@ async function allOrAbort<T extends readonly unknown[]>(
   }
 }
 
-async function install(
-  kind: EntryKind,
-  context: EnvironmentContext,
-  packages: RuntimePackages,
+interface Pending {
+  channels: Promise<unknown>;
+  packages: Promise<RuntimePackages>;
+  facts: Promise<LaunchFacts>;
+}
+
+/** Code, entry point, and packages on top of the runtime's. */
+async function prepareScript(
+  { parameters, ...job }: JobReading,
+  pending: Pending,
   deps: PrepareDeps,
-): Promise<PackageLayer | null> {
-  const what = await installables(deps.layout, kind);
-  if (!what.requirements && !what.package) return null;
-  return installRequirements(what, {
+): Promise<Pick<LaunchFacts, 'entry' | 'layer'>> {
+  const { submitDirectory, program } = parameters;
+  // Under network isolation the code itself comes through a channel.
+  if (submitDirectory !== null && !isS3Uri(submitDirectory)) await pending.channels;
+  await prepareCode(submitDirectory, deps);
+  if (job.launcher.name === 'container') return { entry: null, layer: null };
+  if (program === null) {
+    throw new HostFailure(
+      'ClientError',
+      'The job names no script: the hyperparameter sagemaker_program is missing and there is no ContainerEntrypoint.',
+    );
+  }
+  const entry = await findEntry(program, deps.layout);
+  const what = await installables(deps.layout, entry.kind);
+  if (!what.requirements && !what.package) return { entry, layer: null };
+  const layer = await installRequirements(what, {
     python: deps.plan.runtime.python,
-    packages,
+    packages: await pending.packages,
     codeDirectory: deps.layout.of('code'),
     layerDirectory: join(deps.bootstrap.stateDir, 'layer'),
     logDirectory: deps.files.directory,
     networkIsolated: deps.plan.networkIsolated,
-    environment: scriptEnvironment(context),
+    environment: scriptEnvironment(environmentContext({ parameters, ...job }, await pending.facts)),
     init: deps.init,
     log: deps.log,
+    signal: deps.signal,
   });
+  return { entry, layer };
 }
 
 /** Null when the runtime has no mpirun. @throws HostFailure for an MPI that is not Open MPI */
@@ -248,10 +193,8 @@ async function giveNotices(
 ): Promise<void> {
   if (state.resumed) return;
   const accelerator = plan.host === groupHosts[0] ? missingAccelerator(plan.instanceType, hardware) : null;
-  const version =
-    plan.host === plan.hosts[0] && plan.frameworkModule !== null
-      ? versionNotice(plan.image, torchVersion)
-      : null;
+  const isFirst = plan.host === plan.hosts[0];
+  const version = isFirst && plan.frameworkModule !== null ? versionNotice(plan.image, torchVersion) : null;
   await Promise.all([
     accelerator && state.notice('missing_accelerator', accelerator),
     version && state.notice('framework_version', version),

@@ -27,8 +27,9 @@ export interface RequirementsDeps {
   networkIsolated: boolean;
   /** The script's environment. */
   environment: Record<string, string>;
-  init: Pick<InitClient, 'spawn' | 'wait'>;
+  init: Pick<InitClient, 'spawn' | 'wait' | 'signal'>;
   log: AgentLog;
+  signal: AbortSignal;
 }
 
 const SPAWN_ID = 'requirements';
@@ -72,8 +73,13 @@ export async function installRequirements(
     stderr: join(deps.logDirectory, 'requirements.err'),
   };
   const env = { ...deps.environment, PYTHONPATH: '', PIP_ROOT_USER_ACTION: 'ignore' };
+  deps.signal.throwIfAborted();
   await deps.init.spawn({ id: SPAWN_ID, argv, env, cwd: deps.codeDirectory, ...files });
+  const kill = (): void => void deps.init.signal(SPAWN_ID, 'KILL').catch(() => {});
+  deps.signal.addEventListener('abort', kill);
   const end = await deps.init.wait(SPAWN_ID);
+  deps.signal.removeEventListener('abort', kill);
+  deps.signal.throwIfAborted();
   if (end.exitCode !== 0) {
     const output = (await readFile(files.stderr, 'utf8')) || (await readFile(files.stdout, 'utf8'));
     throw installError(what, argv, end.exitCode ?? end.signal, output, deps.networkIsolated);

@@ -10,7 +10,7 @@ import { saysRankFailed } from './launcher-report.ts';
 import type { Layout } from './layout.ts';
 import type { LogFiles } from './log-files.ts';
 import type { LogShipper } from './log-shipper.ts';
-import type { Prepared } from './prepare.ts';
+import type { Prepared } from './plan-launch.ts';
 import { countOomKills } from './processes.ts';
 import type { LaunchRecord, StateStore } from './state.ts';
 import { endRanks, superviseStop } from './supervise.ts';

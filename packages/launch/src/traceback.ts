@@ -89,7 +89,7 @@ function makeTrace(
   const own = frames
     .map((frame) => userFrame(frame[1]!, frame[2]!, codeDirectory))
     .findLast((place) => place !== null);
-  const exception = message[0]!.replace(/:$/, '');
+  const exception = cut(message[0]!.replace(/:$/, ''));
   return {
     exception,
     location: own ?? null,
@@ -105,7 +105,11 @@ function userFrame(file: string, line: string, codeDirectory: string): string | 
   return file.startsWith('/') ? null : `${file}:${line}`;
 }
 
-const tail = (lines: readonly string[]): string[] => lines.slice(-MAX_TRACE_LINES);
+/** Messages of tensors and shapes can be longer than anybody reads. */
+const MAX_LENGTH = 1000;
+const cut = (line: string): string => line.slice(0, MAX_LENGTH);
+
+const tail = (lines: readonly string[]): string[] => lines.slice(-MAX_TRACE_LINES).map(cut);
 
 /** Words that say that another rank went away. Each is what some library writes, not our own text. */
 const CONSEQUENCES: readonly RegExp[] = [
