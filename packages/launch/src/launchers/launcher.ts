@@ -75,6 +75,7 @@ export const LAUNCHER_VARIABLES: Readonly<Record<string, string>> = {
   FI_EFA_USE_DEVICE_RDMA: 'EFA devices were found on this host: they can write into memory of a GPU.',
   RDMAV_FORK_SAFE: 'EFA devices were found on this host: data loaders fork while RDMA memory is registered.',
   NCCL_PROTO: 'As AWS sets it for torchrun.',
+  OMP_NUM_THREADS: 'What torchrun itself sets for several ranks of a host, without its banner.',
   PYTHON_EXEC: 'torchrun starts ranks with this interpreter, which forks them from the preloaded server.',
   TRAINYARD_PRELOAD: 'A single process takes the preloaded interpreter only when it is ready at once.',
   TRAINYARD_RANK_LOGS:

@@ -50,6 +50,9 @@ function environment(context: LaunchContext): Record<string, string> {
   return {
     ...(context.fabric === 'efa' ? efa : {}),
     NCCL_PROTO: 'simple',
+    ...(context.processesPerHost > 1 && !context.environmentNames.includes('OMP_NUM_THREADS')
+      ? { OMP_NUM_THREADS: '1' }
+      : {}),
     PYTHON_EXEC: context.python,
     TRAINYARD_RANK_LOGS: context.rankLogDirectory,
     TORCH_ELASTIC_SHUTDOWN_TIMEOUT: String(Math.ceil(context.stopGraceMs / 1000)),
