@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, openSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import type { AwsClient, DescribeTrainingJobResponse, S3Client } from '@trainyard/api';
 import { createAwsClient, createS3Client } from '@trainyard/api';
 import { until } from './until.ts';
@@ -36,15 +36,22 @@ export interface TestService {
 
 /** A real service of the build in a directory of its own. */
 export async function startService(
-  options: { hosts?: number; environment?: Record<string, string>; flags?: string[] } = {},
+  options: {
+    hosts?: number;
+    environment?: Record<string, string>;
+    flags?: string[];
+    /** Where the data directory is made, such as on a disk of its own. @default the system's temporary directory */
+    parent?: string;
+  } = {},
 ): Promise<TestService> {
-  const dataDir = mkdtempSync(join(tmpdir(), 'trainyard-test-'));
+  const dataDir = mkdtempSync(join(options.parent ?? tmpdir(), 'trainyard-test-'));
   let child: ChildProcess | null = null;
   let url = '';
   let aws: AwsClient;
   let s3: S3Client;
   let credentials = { accessKeyId: '', secretAccessKey: '' };
-  const logFile = join(dataDir, 'service.log');
+  // Beside the directory, which may be on a disk that a test fills.
+  const logFile = join(tmpdir(), `${basename(dataDir)}.log`);
 
   const start = async (): Promise<void> => {
     const output = openSync(logFile, 'a');
@@ -64,6 +71,7 @@ export async function startService(
         stdio: ['ignore', output, output],
       },
     );
+    closeSync(output);
     const { pid } = child;
     const file = await until(
       'the service to listen',
@@ -142,6 +150,7 @@ export async function startService(
         deadlineMs: 20_000,
       });
       rmSync(dataDir, { recursive: true, force: true });
+      rmSync(logFile, { force: true });
     },
   };
 }

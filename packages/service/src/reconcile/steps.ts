@@ -193,6 +193,10 @@ async function preparing(job: Job, context: StepContext): Promise<boolean> {
     }
     if (silent.length > 0) return true;
   }
+  // First, also when a fast host's two reports came together: every job shows the same course.
+  const downloading = hosts.some((host) => host.phase === 'downloading' || host.phase === 'ready');
+  if (downloading && job.secondaryStatus === 'Starting')
+    return apply(job, context, { transition: 'downloading' });
   if (hosts.every((host) => host.phase === 'ready')) {
     return context.db.transaction(() => {
       if (!apply(job, context, { stage: 'training', transition: 'training' })) return false;
@@ -200,9 +204,6 @@ async function preparing(job: Job, context: StepContext): Promise<boolean> {
       return true;
     });
   }
-  const downloading = hosts.some((host) => host.phase === 'downloading' || host.phase === 'ready');
-  if (downloading && job.secondaryStatus === 'Starting')
-    return apply(job, context, { transition: 'downloading' });
   return false;
 }
 
