@@ -13,7 +13,7 @@ _READ_AT_START = (
 
 # Of these: applied in the forked interpreter, or read only later.
 _HANDLED = (
-    b'PYTHONPATH', b'PYTHONUNBUFFERED', b'PYTHON_EXEC', b'OMP_NUM_THREADS', b'TORCH_NCCL_', b'TORCH_HOME', b'TORCH_EXTENSIONS_DIR',
+    b'PYTHONPATH', b'PYTHONUNBUFFERED', b'PYTHON_EXEC', b'OMP_NUM_THREADS', b'TORCH_NCCL_', b'TORCH_ELASTIC_', b'TORCH_HOME', b'TORCH_EXTENSIONS_DIR',
     b'LC_ALL', b'LC_CTYPE',
 )
 
