@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "csrc/common/copy.h"
+
 namespace trainyard::collective {
 
 namespace {
@@ -9,8 +11,13 @@ namespace {
 // Work inside a step goes in pieces that stay in the second-level cache.
 constexpr size_t kPieceBytes = 64 * 1024;
 
-void copy(void* to, const void* from, size_t size) {
-  if (to != from && size > 0) {
+void copy(void* to, const void* from, size_t size, bool streaming = false) {
+  if (to == from || size == 0) {
+    return;
+  }
+  if (streaming) {
+    copyStreaming(to, from, size);
+  } else {
     memcpy(to, from, size);
   }
 }
@@ -26,9 +33,10 @@ void scatterTo(
     const Pieces& pieces,
     size_t offset,
     size_t size,
-    const char* from) {
+    const char* from,
+    bool streaming = false) {
   forRange(pieces, offset, size, [&](char* data, size_t part) {
-    copy(data, from, part);
+    copy(data, from, part, streaming);
     from += part;
   });
 }
@@ -165,8 +173,7 @@ void HostCollectives::allreduce(Operation& op, char* buffer, size_t count) {
   const int64_t offset = group_.arena().offsetOf(buffer, bytes);
   myArrival().arenaOffset = offset;
   if (offset < 0) {
-    const size_t first = std::min(bytes, segment_.slotBytes());
-    memcpy(segment_.slot(member(), chunk_), buffer, first);
+    layOut(op, buffer, count, 0);
     myArrival().laidOut = 1;
   }
   arrive(op);
@@ -205,11 +212,31 @@ void HostCollectives::reduceDirect(Operation& op, char* buffer, size_t count) {
   meet(op);
 }
 
+// Writes chunk k of the vector into the own slot, but for the own part, which
+// only this member reads.
+void HostCollectives::layOut(
+    Operation& op,
+    const char* buffer,
+    size_t count,
+    size_t k) {
+  const size_t size = sizeOf(op.reduction.type);
+  const size_t n = size_t(members());
+  const size_t perChunk = segment_.slotBytes() / size;
+  const size_t length = std::min(perChunk, count - k * perChunk);
+  const size_t begin = cut(length, n, size_t(member())) * size;
+  const size_t end = cut(length, n, size_t(member()) + 1) * size;
+  char* slot = segment_.slot(member(), chunk_ + k);
+  const char* chunk = buffer + k * perChunk * size;
+  copy(slot, chunk, begin);
+  copy(slot + end, chunk + end, length * size - end);
+}
+
 // Staged AllReduce. In step k every member
 //   writes chunk k of its vector into its slot,
 //   folds its part of chunk k − 1 from all slots into its own vector and its
 //     own slot, where the others find it,
-//   copies the other parts of chunk k − 2 from their owners' slots.
+//   copies the other parts of chunk k − 2 from their owners' slots (through
+//     the cache: the vector's lines are still there from step k − 2).
 // Each of the three uses what was finished before the last meeting. The slot
 // of chunk k was last used by chunk k − 3, whose copies ended in step k − 1.
 void HostCollectives::reduceStaged(Operation& op, char* buffer, size_t count) {
@@ -238,9 +265,7 @@ void HostCollectives::reduceStaged(Operation& op, char* buffer, size_t count) {
       }
     }
     if (k < chunks && (k > 0 || !laidOut)) {
-      copy(
-          segment_.slot(member(), chunk_ + k), buffer + k * perChunk * size,
-          countOf(k) * size);
+      layOut(op, buffer, count, k);
     }
     if (k >= 1 && k - 1 < chunks) {
       char* mine = segment_.slot(member(), chunk_ + k - 1);
@@ -249,11 +274,14 @@ void HostCollectives::reduceStaged(Operation& op, char* buffer, size_t count) {
       for (size_t at = begin; at < end; at += kPieceBytes) {
         const size_t part = std::min(kPieceBytes, end - at);
         const void* inputs[64];
+        char* own = buffer + (k - 1) * perChunk * size + at;
         for (int seat = 0; seat < members(); seat++) {
-          inputs[seat] = segment_.slot(seat, chunk_ + k - 1) + at;
+          inputs[seat] = seat == member()
+              ? own
+              : segment_.slot(seat, chunk_ + k - 1) + at;
         }
-        reduce(op.reduction, mine + at, inputs, n, part / size);
-        copy(buffer + (k - 1) * perChunk * size + at, mine + at, part);
+        reduce(op.reduction, own, inputs, n, part / size);
+        copy(mine + at, own, part);
       }
     }
     // The arrival was the meeting of step 0 if all chunks 0 were there.
@@ -297,6 +325,7 @@ void HostCollectives::allgather(
       }
     }
   };
+  const bool streaming = all >= kStreamFrom;
   auto copyOwn = [&] {
     size_t offset = 0;
     for (const auto& piece : in) {
@@ -304,9 +333,7 @@ void HostCollectives::allgather(
       forRange(
           out[size_t(member())], offset, piece.size,
           [&](char* data, size_t part) {
-            if (data != piece.data + at) {
-              memmove(data, piece.data + at, part);
-            }
+            copy(data, piece.data + at, part, streaming);
             at += part;
           });
       offset += piece.size;
@@ -343,7 +370,7 @@ void HostCollectives::allgather(
       const auto& to = out[size_t(seat)];
       scatterTo(
           to, 0, totalSize(to),
-          group_.inArena(seat, arrivalOf(seat).arenaOffset));
+          group_.inArena(seat, arrivalOf(seat).arenaOffset), streaming);
     }
     meet(op);
     return;
@@ -375,7 +402,7 @@ void HostCollectives::allgather(
           if (k * block < size) {
             scatterTo(
                 to, k * block, std::min(block, size - k * block),
-                segment_.slot(seat, chunk_ + k));
+                segment_.slot(seat, chunk_ + k), streaming);
           }
         }
       });
@@ -405,17 +432,22 @@ void HostCollectives::reduceScatter(
   }
   begin(op);
   const size_t start = starts[size_t(member())];
-  // Folds bytes [offset, offset + length) of the own part, of which seat s
-  // has a copy at from(s).
+  // Folds bytes [offset, offset + length) of the own part, of which every
+  // other seat s has a copy at from(s).
+  const Pieces& own = in[size_t(member())];
   auto foldInto = [&](size_t offset, size_t length, auto from) {
     size_t done = 0;
-    forRange(out, offset, length, [&](char* data, size_t part) {
-      const void* inputs[64];
-      for (size_t seat = 0; seat < n; seat++) {
-        inputs[seat] = from(int(seat)) + done;
-      }
-      reduce(op.reduction, data, inputs, n, part / size);
-      done += part;
+    forRange(out, offset, length, [&](char* data, size_t piece) {
+      const size_t start = done;
+      forRange(own, offset + start, piece, [&](char* mine, size_t part) {
+        const void* inputs[64];
+        for (size_t seat = 0; seat < n; seat++) {
+          inputs[seat] =
+              int(seat) == member() ? mine : from(int(seat)) + done;
+        }
+        reduce(op.reduction, data + (done - start), inputs, n, part / size);
+        done += part;
+      });
     });
   };
   if (total <= planner_.oneShotBytes()) {
@@ -430,7 +462,7 @@ void HostCollectives::reduceScatter(
   auto write = [&](char* slot, size_t k) {
     for (size_t to = 0; to < n; to++) {
       const size_t length = totalSize(in[to]);
-      if (k * block < length) {
+      if (to != size_t(member()) && k * block < length) {
         gatherFrom(
             in[to], k * block, std::min(block, length - k * block),
             slot + to * block);
@@ -446,10 +478,7 @@ void HostCollectives::reduceScatter(
     planner_.log("host", op.descriptor.kind, total, "direct", "all in arenas");
     for (size_t at = 0; at < mine; at += kPieceBytes) {
       foldInto(at, std::min(kPieceBytes, mine - at), [&](int seat) {
-        char* base = seat == member()
-            ? all[0].data
-            : group_.inArena(seat, arrivalOf(seat).arenaOffset);
-        return base + start + at;
+        return group_.inArena(seat, arrivalOf(seat).arenaOffset) + start + at;
       });
     }
     meet(op);
@@ -481,6 +510,7 @@ void HostCollectives::reduceScatter(
 void HostCollectives::broadcast(Operation& op, int root, const Pieces& data) {
   const size_t bytes = totalSize(data);
   const bool source = root == member();
+  const bool streaming = bytes >= kStreamFrom;
   begin(op);
   if (bytes <= planner_.oneShotBytes()) {
     planner_.log("host", op.descriptor.kind, bytes, "one-shot", "fits a desk");
@@ -505,7 +535,8 @@ void HostCollectives::broadcast(Operation& op, int root, const Pieces& data) {
     planner_.log("host", op.descriptor.kind, bytes, "direct", "root in arena");
     if (!source) {
       scatterTo(
-          data, 0, bytes, group_.inArena(root, arrivalOf(root).arenaOffset));
+          data, 0, bytes, group_.inArena(root, arrivalOf(root).arenaOffset),
+          streaming);
     }
     meet(op);
     return;
@@ -523,7 +554,7 @@ void HostCollectives::broadcast(Operation& op, int root, const Pieces& data) {
         if (!source) {
           scatterTo(
               data, k * block, std::min(block, bytes - k * block),
-              segment_.slot(root, chunk_ + k));
+              segment_.slot(root, chunk_ + k), streaming);
         }
       });
 }

@@ -85,6 +85,7 @@ class HostCollectives : public Collectives {
       const std::function<void(char*, size_t)>& write,
       const std::function<void(size_t)>& read);
 
+  void layOut(Operation& op, const char* buffer, size_t count, size_t k);
   void reduceDirect(Operation& op, char* buffer, size_t count);
   void reduceStaged(Operation& op, char* buffer, size_t count);
 

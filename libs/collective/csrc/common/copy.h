@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <emmintrin.h>
+#endif
+
+namespace trainyard::collective {
+
+// Results of at least this size do not stay in any cache until they are used.
+constexpr size_t kStreamFrom = 4 << 20;
+
+// Copies around the caches: the target is written without being read first,
+// which saves a third of the memory traffic of a copy. For large results only;
+// what is read again soon must stay in the cache.
+inline void copyStreaming(void* to, const void* from, size_t size) {
+#if defined(__x86_64__)
+  auto* out = static_cast<char*>(to);
+  const auto* in = static_cast<const char*>(from);
+  const size_t head = (64 - reinterpret_cast<uintptr_t>(out) % 64) % 64;
+  if (size < 4096) {
+    memcpy(out, in, size);
+    return;
+  }
+  memcpy(out, in, head);
+  out += head;
+  in += head;
+  size -= head;
+  for (; size >= 64; size -= 64, out += 64, in += 64) {
+    const auto* source = reinterpret_cast<const __m128i*>(in);
+    auto* target = reinterpret_cast<__m128i*>(out);
+    const __m128i a = _mm_loadu_si128(source);
+    const __m128i b = _mm_loadu_si128(source + 1);
+    const __m128i c = _mm_loadu_si128(source + 2);
+    const __m128i d = _mm_loadu_si128(source + 3);
+    _mm_stream_si128(target, a);
+    _mm_stream_si128(target + 1, b);
+    _mm_stream_si128(target + 2, c);
+    _mm_stream_si128(target + 3, d);
+  }
+  memcpy(out, in, size);
+  _mm_sfence(); // the next post must not overtake these stores
+#else
+  memcpy(to, from, size);
+#endif
+}
+
+} // namespace trainyard::collective
