@@ -51,7 +51,10 @@ const train = (data: string): string[] => [
 ];
 const stop = (data: string): Promise<void> =>
   new Promise((done) => {
-    spawn(join(ROOT, 'bin/trainyard'), ['serve', '--stop', '--data', data], { stdio: 'ignore' }).on('exit', () => done());
+    spawn(join(ROOT, 'bin/trainyard'), ['serve', '--stop', '--data', data], { stdio: 'ignore' }).on(
+      'exit',
+      () => done(),
+    );
   });
 
 const peer = (): Promise<number> => firstStep([join(import.meta.dirname, 'peer.sh'), PYTHON, SCRIPT]);
@@ -87,7 +90,11 @@ const results: Record<string, number>[] = [];
 for (let index = 0; index < rounds; index++) {
   const result = await round();
   results.push(result);
-  console.log(`round ${index + 1}: ${Object.entries(result).map(([name, seconds]) => `${name} ${seconds.toFixed(2)} s`).join(', ')}`);
+  console.log(
+    `round ${index + 1}: ${Object.entries(result)
+      .map(([name, seconds]) => `${name} ${seconds.toFixed(2)} s`)
+      .join(', ')}`,
+  );
 }
 const peers = results.map((result) => (result['peer']! + result['peer again']!) / 2);
 const lines = [
@@ -99,8 +106,12 @@ const lines = [
 for (const name of ['peer', 'fresh', 'second', 'no fork server']) {
   const seconds = name === 'peer' ? peers : results.map((result) => result[name]!);
   const ratios = seconds.map((value, index) => value / peers[index]!);
-  const row = [quantile(seconds, 0), quantile(seconds, 0.5), quantile(seconds, 1), quantile(ratios, 0.5)].map((value) => value.toFixed(2));
-  lines.push(`| ${name} | ${row.join(' | ')} | ${quantile(ratios, 0.25).toFixed(2)} – ${quantile(ratios, 0.75).toFixed(2)} |`);
+  const row = [quantile(seconds, 0), quantile(seconds, 0.5), quantile(seconds, 1), quantile(ratios, 0.5)].map(
+    (value) => value.toFixed(2),
+  );
+  lines.push(
+    `| ${name} | ${row.join(' | ')} | ${quantile(ratios, 0.25).toFixed(2)} – ${quantile(ratios, 0.75).toFixed(2)} |`,
+  );
 }
 console.log(`\n${lines.join('\n')}`);
 writeFileSync(join(import.meta.dirname, 'results.md'), `${lines.join('\n')}\n`);

@@ -14,8 +14,8 @@ const run = promisify(execFile);
 function send(method: string, url: string): Promise<string> {
   const [, host, port, path] = /^http:\/\/([^:/]+):(\d+)(.*)$/.exec(url) ?? [];
   return new Promise((resolve, reject) => {
-    httpRequest({ method, host, port, path, agent: false }, async (response) => {
-      resolve(`${response.statusCode} ${await text(response)}`);
+    httpRequest({ method, host, port, path, agent: false }, (response) => {
+      text(response).then((body) => resolve(`${response.statusCode} ${body}`), reject);
     })
       .on('error', reject)
       .end();

@@ -5,14 +5,14 @@ import type { ObjectAddress, UploadMultipartInput } from './client.ts';
 
 /** The requests that {@link uploadParts} needs of the client. */
 export interface MultipartRequests {
-  send(input: {
+  send: (input: {
     method: string;
     address: ObjectAddress;
     query: readonly (readonly [string, string])[];
     headers?: Readonly<Record<string, string>>;
     body?: Uint8Array | Blob | string;
     signal?: AbortSignal | undefined;
-  }): Promise<Response>;
+  }) => Promise<Response>;
   put(body: Uint8Array | Blob): Promise<{ etag: string }>;
 }
 

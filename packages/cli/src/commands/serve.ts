@@ -20,7 +20,10 @@ export function addServe(program: Command): void {
     .description('run a service in the foreground; it prints its URL when it is ready')
     .option('--port <number>', 'TCP port (default: the last one if free, else any)')
     .option('--host <address>', 'address to listen on (default: 127.0.0.1)')
-    .option('--data <dir>', 'where it keeps everything (TRAINYARD_DATA; default: ~/.local/share/trainyard/data)')
+    .option(
+      '--data <dir>',
+      'where it keeps everything (TRAINYARD_DATA; default: ~/.local/share/trainyard/data)',
+    )
     .option('--hosts <number>', 'how many hosts jobs may have at one time (default: 8)')
     .addOption(
       new Option('--stop', 'end the service of the data directory; its jobs go on').conflicts([

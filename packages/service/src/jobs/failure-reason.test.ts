@@ -98,7 +98,7 @@ describe('failureReason', () => {
 
   it("keeps AWS's limit and the end of the form", () => {
     const reason = failureReason([host('algo-1', { failure: failure({ exception: 'E'.repeat(5000) }) })]);
-    expect([...reason].length).toBeLessThanOrEqual(FAILURE_REASON_LENGTH);
+    expect(Array.from(reason).length).toBeLessThanOrEqual(FAILURE_REASON_LENGTH);
     expect(reason).toMatch(/exit code: 1$/);
   });
 });
