@@ -1,5 +1,14 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
+import {
+  chownSync,
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import type { AwsClient, DescribeTrainingJobResponse, S3Client } from '@trainyard/api';
@@ -42,9 +51,13 @@ export async function startService(
     flags?: string[];
     /** Where the data directory is made, such as on a disk of its own. @default the system's temporary directory */
     parent?: string;
+    /** Runs as this user, who then owns the data directory; needs root. */
+    uid?: number;
   } = {},
 ): Promise<TestService> {
   const dataDir = mkdtempSync(join(options.parent ?? tmpdir(), 'trainyard-test-'));
+  const { uid } = options;
+  if (uid !== undefined) chownSync(dataDir, uid, uid);
   let child: ChildProcess | null = null;
   let url = '';
   let aws: AwsClient;
@@ -69,6 +82,7 @@ export async function startService(
       {
         env: { ...clean(process.env), TRAINYARD_RUNTIMES: RUNTIMES, ...options.environment },
         stdio: ['ignore', output, output],
+        ...(uid === undefined ? {} : { uid, gid: uid, cwd: dataDir }),
       },
     );
     closeSync(output);
