@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { constants, createGzip } from 'node:zlib';
 import type { ArtifactFile, S3Client } from '@trainyard/api';
-import { parseS3Uri, ServiceError } from '@trainyard/api';
+import { isServiceError, parseS3Uri, ServiceError } from '@trainyard/api';
 import type { AgentLog } from './agent-log.ts';
 import { formatBytes, formatSeconds, plural } from './clock.ts';
 import type { ArtifactKind, ControlChannel } from './control-channel.ts';
@@ -28,6 +28,21 @@ export interface ArtifactDeps {
 }
 
 const CONCURRENCY = 4;
+
+/** How long an upload waits for room in the store before the job ends without it. */
+const STORE_FULL_PATIENCE_MS = 10 * 60_000;
+
+/**
+ * A full store gets time to be emptied: the model is not thrown away at once. What a failed script left is not
+ * waited for, since it may itself be what fills the disk.
+ */
+function uploadEnds(state: StateStore): (error: unknown) => boolean {
+  const started = performance.now();
+  return (error) =>
+    isFinal(error) ||
+    (isServiceError(error, 'InsufficientStorage') &&
+      (state.current.hasFailed || performance.now() - started > STORE_FULL_PATIENCE_MS));
+}
 
 const folderOf = (layout: Layout, kind: ArtifactKind): string =>
   layout.of(kind === 'model' ? 'model' : 'outputData');
@@ -67,6 +82,13 @@ async function once(name: string, { state }: ArtifactDeps, work: () => Promise<v
   await state.update(({ uploaded }) => uploaded.push(name));
 }
 
+function sayStoreFull(error: unknown, { log, plan }: ArtifactDeps): void {
+  if (!isServiceError(error, 'InsufficientStorage')) return;
+  log.say(
+    `No room for the artifacts at ${plan.outputS3Uri}: the disk of the store is full. Free space within ${STORE_FULL_PATIENCE_MS / 60_000} minutes; the upload is tried again until then.`,
+  );
+}
+
 /** The lead's archive: its own files, then the other hosts' parts as they are, then the end. */
 function uploadArchive(kind: ArtifactKind, command: UploadCommand, deps: ArtifactDeps): Promise<void> {
   return once(kind, deps, async () => {
@@ -81,7 +103,10 @@ function uploadArchive(kind: ArtifactKind, command: UploadCommand, deps: Artifac
     }
     const send = (): Promise<{ sizeBytes: number }> =>
       uploadStream(deps.s3, { bucket, key: key + name }, compress(archive()));
-    const { sizeBytes } = await retryForever(send, { isFinal });
+    const { sizeBytes } = await retryForever(send, {
+      isFinal: uploadEnds(deps.state),
+      onTrouble: (error) => sayStoreFull(error, deps),
+    });
     const others = command.parts[kind].length;
     const parts = others === 0 ? '' : ` and the parts of ${plural(others, 'host')}`;
     const took = formatSeconds(performance.now() - started);
@@ -123,7 +148,10 @@ async function uploadPlain(kind: ArtifactKind, command: UploadCommand, deps: Art
       const target = { bucket, key: `${key}${folder}/${path}` };
       const send = (): Promise<string> =>
         uploadFile(deps.s3, target, join(folderOf(deps.layout, kind), path));
-      await retryForever(send, { isFinal });
+      await retryForever(send, {
+        isFinal: uploadEnds(deps.state),
+        onTrouble: (error) => sayStoreFull(error, deps),
+      });
       deps.log.say(`Uploaded ${folder}/${path}`);
     }),
   );

@@ -7,6 +7,7 @@ import type {
   SyncResponse,
 } from '@trainyard/api';
 import { AGENT_API_PREFIX } from '@trainyard/api';
+import { httpFetch } from './http-fetch.ts';
 import { retryForever } from './retry.ts';
 
 /** The service says that this attempt is over: nothing that this host does counts any more. */
@@ -97,7 +98,7 @@ export class ControlChannel {
   }
 
   #request(path: string, makeInit: () => Outgoing, signal?: AbortSignal): Promise<Response> {
-    const call = this.#options.fetch ?? fetch;
+    const call = this.#options.fetch ?? httpFetch;
     return retryForever(
       async () => {
         const init = makeInit();

@@ -1,7 +1,8 @@
 import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { readdir, readlink } from 'node:fs/promises';
 import { cpus } from 'node:os';
-import { basename } from 'node:path';
+import { basename, join } from 'node:path';
 
 /** What connects the hosts, found by looking at devices; lists of instance types are always out of date. */
 export type Fabric = 'efa' | 'infiniband' | 'tcp';
@@ -63,6 +64,9 @@ export function fabricOf(drivers: readonly string[]): Fabric {
 
 /** Empty when the tool is absent or fails: then there is no such device. */
 function output(program: string, args: string[]): Promise<string> {
+  // Looking is much cheaper than a process that cannot be started.
+  const folders = (process.env.PATH ?? '').split(':');
+  if (!folders.some((folder) => existsSync(join(folder, program)))) return Promise.resolve('');
   return new Promise((resolve) => {
     execFile(program, args, { timeout: TOOL_TIMEOUT_MS }, (error, stdout) => resolve(error ? '' : stdout));
   });

@@ -9,6 +9,7 @@ import { receiveCommands, sendReports } from './commands.ts';
 import { AttemptOver, ControlChannel } from './control-channel.ts';
 import { hostOfRank } from './failure.ts';
 import { probeHardware } from './hardware.ts';
+import { httpFetch } from './http-fetch.ts';
 import { InitClient } from './init-client.ts';
 import { saysRankFailed } from './launcher-report.ts';
 import { Layout } from './layout.ts';
@@ -36,10 +37,7 @@ async function main(): Promise<void> {
   const init = new InitClient(bootstrap.initSocket);
   const layout = new Layout(bootstrap.mlRoot);
 
-  const probing = probeHardware();
-  // Node loads its HTTP client at first use, which takes as long as the probes: do both at once.
-  new Headers();
-  const hardware = await probing;
+  const hardware = await probeHardware();
   const channel = new ControlChannel({ ...bootstrap, diagnose: (line) => console.error(line) });
   const plans = new PlanSource(stateDirectory, channel, {
     agentVersion: VERSION,
@@ -86,6 +84,7 @@ async function main(): Promise<void> {
       credentials: () => plans.agentCredentials(),
       hasher: nodeHasher,
       crc32,
+      fetch: httpFetch,
     });
     const checkpoints =
       plan.checkpoint &&

@@ -1,6 +1,8 @@
+import { statfs } from 'node:fs/promises';
 import type { RankFailure } from '@trainyard/api';
 import { FAILURE_REASON_MAX } from '@trainyard/api';
 import type { AgentLog } from './agent-log.ts';
+import { formatBytes } from './clock.ts';
 import { listArtifacts } from './artifacts.ts';
 import { findFailure, GLOO_EXIT_HINT } from './failure.ts';
 import { HostFailure } from './host-failure.ts';
@@ -111,7 +113,7 @@ async function reportEnd(end: ProcessEnd, launch: LaunchRecord, deps: RunDeps): 
   ]);
   const oomNow = countOomKills();
   const { oomKillsBefore, stop } = state.current;
-  const failure = findFailure({
+  const found = findFailure({
     host: plan.host,
     launch,
     end,
@@ -120,6 +122,7 @@ async function reportEnd(end: ProcessEnd, launch: LaunchRecord, deps: RunDeps): 
     codeDirectory: layout.of('code'),
     oomKills: oomNow === null || oomKillsBefore === null ? null : oomNow - oomKillsBefore,
   });
+  const failure = found && (await withFullDisk(found, layout.root));
   const mpi = launch.role === 'wait' ? `mpirun on ${launch.rankHosts[0]} has ended` : null;
   log.say(mpi ?? describeEnd(end, failure, stop !== null));
   if (failure?.trace.includes(GLOO_EXIT_HINT)) await state.notice('gloo_exit_race', GLOO_EXIT_HINT);
@@ -136,8 +139,21 @@ async function reportEnd(end: ProcessEnd, launch: LaunchRecord, deps: RunDeps): 
     },
     (current) => {
       current.phase = 'exited';
+      current.hasFailed = end.exitCode !== 0 && stop === null;
     },
   );
+}
+
+/** With less than this on its disk, a script that fails without a word failed for want of it. */
+const SCARCE_BYTES = 32 * 2 ** 20;
+
+/** On a full disk the error that a rank prints is not kept either, so that nothing would tell what happened. */
+async function withFullDisk(failure: RankFailure, path: string): Promise<RankFailure> {
+  if (failure.exception !== null) return failure;
+  const { bavail, bsize } = await statfs(path);
+  if (bavail * bsize >= SCARCE_BYTES) return failure;
+  const exception = `No space left on the disk of this host (${formatBytes(bavail * bsize)} free); what the script printed last may be lost`;
+  return { ...failure, exception };
 }
 
 function describeEnd(end: ProcessEnd, failure: RankFailure | null, isStopped: boolean): string {

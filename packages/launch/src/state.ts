@@ -43,6 +43,8 @@ export interface AttemptState {
   /** Kills by the out-of-memory killer before the script began. */
   oomKillsBefore: number | null;
   stop: StopRecord | null;
+  /** The script ended badly; nobody waits for its artifacts then. */
+  hasFailed: boolean;
   upload: UploadCommand | null;
   /** Artifacts that are in the object store already. */
   uploaded: string[];
@@ -60,6 +62,7 @@ const fresh = (): AttemptState => ({
   startedAtMs: null,
   oomKillsBefore: null,
   stop: null,
+  hasFailed: false,
   upload: null,
   uploaded: [],
   finish: false,
