@@ -51,6 +51,8 @@ export async function startService(
     flags?: string[];
     /** Where the data directory is made, such as on a disk of its own. @default the system's temporary directory */
     parent?: string;
+    /** File for what the service prints. @default one beside the data directory */
+    logFile?: string;
     /** Runs as this user, who then owns the data directory; needs root. */
     uid?: number;
   } = {},
@@ -63,8 +65,8 @@ export async function startService(
   let aws: AwsClient;
   let s3: S3Client;
   let credentials = { accessKeyId: '', secretAccessKey: '' };
-  // Beside the directory, which may be on a disk that a test fills.
-  const logFile = join(tmpdir(), `${basename(dataDir)}.log`);
+  // Not inside, where the service's own files are.
+  const logFile = options.logFile ?? join(tmpdir(), `${basename(dataDir)}.log`);
 
   const start = async (): Promise<void> => {
     const output = openSync(logFile, 'a');

@@ -1,8 +1,11 @@
 import { ConfigError, readConfig } from './config.ts';
+import { isDiskFull } from './disk-reserve.ts';
 import { DirectoryInUse, startService } from './service.ts';
 
 /** `trainyard-service [--data DIR] [--port N] [--host ADDRESS] [--hosts N] [--embedded]` */
 async function main(): Promise<number> {
+  // A log that cannot be written, because its disk is full or its reader is gone, must not end the service.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
   const log = (line: string): void => console.error(`${new Date().toISOString()} ${line}`);
   try {
     const config = readConfig(process.argv.slice(2), process.env);
@@ -27,6 +30,10 @@ async function main(): Promise<number> {
     if (code === 'EADDRINUSE' || code === 'EACCES') {
       console.error(`trainyard: cannot listen: ${(error as Error).message}. Give another --port.`);
       return 2;
+    }
+    if (isDiskFull(error)) {
+      console.error(`trainyard: cannot start: ${(error as Error).message}. Free space, then start again.`);
+      return 4;
     }
     throw error;
   }

@@ -3,6 +3,7 @@ import { readFile, rm, rmdir, stat, statfs, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { LogBatch, RuntimePlan } from '@trainyard/api';
 import type { ServiceConfig } from './config.ts';
+import { DiskReserve, isDiskFull } from './disk-reserve.ts';
 import { lockExclusively } from './exclusive-lock.ts';
 import type { IsolationReport } from './executors/executor.ts';
 import { ForkServers } from './executors/local/fork-server.ts';
@@ -29,6 +30,11 @@ import type { Job } from './store/job-store.ts';
 import { JobStore } from './store/job-store.ts';
 import { KeyStore } from './store/key-store.ts';
 import { VERSION } from './version.ts';
+
+/** How often a full disk is mentioned. */
+const FULL_REMINDER_MS = 60_000;
+/** Not at once: nothing may delay the first job. */
+const HOLD_RESERVE_MS = 2_000;
 
 export class DirectoryInUse extends Error {
   override name = 'DirectoryInUse';
@@ -62,9 +68,22 @@ export async function startService(
     );
   }
   const now = Date.now;
+  const reserve = new DiskReserve(join(dataDir, 'reserve'));
+  reserve.checkStart();
   const identity = loadIdentity(dataDir, { accountId: config.accountId, region: config.region });
   const scope = { region: config.region, accountId: config.accountId };
   const db = openDatabase(join(dataDir, 'trainyard.sqlite'));
+  let saidFullAt = 0;
+  const report = (what: string, error: unknown): void => {
+    if (!isDiskFull(error)) return log(`${what}: ${(error as Error).stack ?? String(error)}`);
+    // Whatever failed is tried again, then with this space.
+    reserve.release();
+    if (now() - saidFullAt < FULL_REMINDER_MS) return;
+    saidFullAt = now();
+    log(
+      `the disk of ${dataDir} is full (${what}: ${(error as Error).message}); free space, everything goes on then`,
+    );
+  };
   const jobs = new JobStore(db);
   jobs.breakLeases();
   const hosts = new HostStore(db);
@@ -175,7 +194,7 @@ export async function startService(
     commanded: (job, attempt, host) => agentApi.commanded(job, attempt, host),
     hostLimit: config.hostLimit,
     owner: `${process.pid}-${now()}`,
-    onError: (job, error) => log(`job ${job}: ${(error as Error).stack ?? String(error)}`),
+    onError: (job, error) => report(`job ${job}`, error),
   });
 
   const commands = new JobCommands({
@@ -313,8 +332,7 @@ export async function startService(
     agent: agentApi.handle,
     trainyard: trainyardApi.handle,
     health: () => trainyardApi.health(),
-    reportInternalError: (error, context) =>
-      log(`${context.action} (${context.requestId}): ${(error as Error).stack ?? String(error)}`),
+    reportInternalError: (error, context) => report(`${context.action} (${context.requestId})`, error),
   });
 
   await gateway.listenSocket(gatewaySocket);
@@ -342,12 +360,16 @@ export async function startService(
     if (config.isEmbedded && now() - lastActivity > config.idleMs) end('idle');
   }, 1000);
 
+  const holding = setInterval(() => void reserve.hold(), HOLD_RESERVE_MS);
+
   return {
     url: tcpUrl,
     isolation,
     ended,
     close: async () => {
       clearInterval(idle);
+      clearInterval(holding);
+      reserve.release();
       // First: a client must not be sent to a service that no longer answers.
       removeServiceFile(file);
       await gateway.close();

@@ -4,6 +4,7 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { createServer } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { isServiceError, jsonError, queryError, s3Error } from '@trainyard/api';
+import { isDiskFull } from '../disk-reserve.ts';
 import type { AnswerForm } from './answers.ts';
 import { sendError, sendJson, setRequestId } from './answers.ts';
 import { authenticate, authenticateS3 } from './authenticate.ts';
@@ -148,7 +149,11 @@ export function createGateway(deps: GatewayDeps): Gateway {
     }
     for (const name of response.getHeaderNames())
       if (/^(content-|etag)/.test(name)) response.removeHeader(name);
-    sendError(call, form, isServiceError(error) ? error : internalError(form));
+    sendError(
+      call,
+      form,
+      isServiceError(error) ? error : isDiskFull(error) ? diskFull(form) : internalError(form),
+    );
   }
 
   /** Aborted when the answer's connection closes before the answer is whole, and when the gateway closes. */
@@ -226,6 +231,16 @@ const internalError = (form: AnswerForm) =>
     : form === 'query'
       ? queryError('InternalFailure')
       : jsonError('InternalFailure');
+
+/** Clients repeat a 503, and what the service holds back for this case is free by then. */
+const diskFull = (form: AnswerForm) => {
+  const message =
+    'The disk that holds the data of this service is full. Free space on it, then repeat the request.';
+  if (form === 's3') return s3Error('ServiceUnavailable', { message });
+  return form === 'query'
+    ? queryError('ServiceUnavailable', { message })
+    : jsonError('ServiceUnavailable', { message });
+};
 
 const describe = (route: Route): string =>
   route.kind === 'json'
