@@ -249,7 +249,7 @@ async function notices(name: string): Promise<string[]> {
     credentials: service.credentials,
     region: 'us-west-2',
     service: 'trainyard',
-    now: new Date(),
+    now: Date.now(),
   });
   const answer = (await (await fetch(url, { headers })).json()) as { notices: { message: string }[] };
   return answer.notices.map(({ message }) => message);

@@ -21,6 +21,9 @@ import { until } from '../support/until.ts';
 
 const run = promisify(execFile);
 
+/** A text is the whole message. */
+type Refusal = { status: number; code: string; message: string | RegExp };
+
 interface Answer {
   status: number;
   code: string;
@@ -37,7 +40,7 @@ async function send(service: TestService, body: string | Uint8Array<ArrayBuffer>
     credentials: service.credentials,
     region: 'us-west-2',
     service: 'sagemaker',
-    now: new Date(),
+    now: Date.now(),
   });
   const response = await fetch(service.url, { method: 'POST', headers, body });
   const answer = (await response.json()) as { __type: string; message: string };
@@ -80,7 +83,11 @@ describe('a request that cannot be served is refused with every fault named, and
   });
   afterAll(() => service?.dispose());
 
-  const validation = (message: string | RegExp) => ({ status: 400, code: 'ValidationException', message });
+  const validation = (message: string | RegExp): Refusal => ({
+    status: 400,
+    code: 'ValidationException',
+    message,
+  });
   const json = (change: object): string => JSON.stringify(request(change));
   const serialization = (message: string): Answer => ({
     status: 400,
@@ -94,9 +101,7 @@ describe('a request that cannot be served is refused with every fault named, and
     `selected region (us-west-2), that objects exist under that S3 prefix, and that the role "${ROLE}" has ` +
     `"s3:ListBucket" permissions on bucket "${bucket}".`;
 
-  it.each<
-    [string, string | Uint8Array<ArrayBuffer>, Answer | { status: number; code: string; message: RegExp }]
-  >([
+  it.each<[what: string, body: string | Uint8Array<ArrayBuffer>, expected: Refusal]>([
     ['a body that is no JSON', '{"TrainingJobName": ', serialization('The body is not JSON in UTF-8.')],
     [
       'a body that is no UTF-8',
@@ -274,7 +279,7 @@ describe('a request that cannot be served is refused with every fault named, and
   });
 });
 
-describe('an archive of somebody else, with hosts that share this machine', () => {
+describe('with hosts that are plain processes, an archive of somebody else', () => {
   let service: TestService;
   let outside: string;
   beforeAll(async () => {
@@ -341,6 +346,14 @@ describe('an archive of somebody else, with hosts that share this machine', () =
       () => readdirSync(join(service.dataDir, 'jobs')).length === 0,
     );
     await until('their processes to be gone', () => processesOf(`${service.dataDir}/jobs/`).length === 0);
+  });
+
+  it('network isolation, which such hosts cannot have, is refused', async () => {
+    const answer = await send(service, JSON.stringify(request({ EnableNetworkIsolation: true })));
+    expect(answer.code).toBe('ValidationException');
+    expect(answer.message).toMatch(
+      /^EnableNetworkIsolation is true, but hosts here are plain processes with the network of this machine\. /,
+    );
   });
 
   it('and a channel whose keys would leave its folder is refused by every host', async () => {
@@ -435,25 +448,35 @@ describe('odd but allowed input reaches the script as it was sent', () => {
     );
   });
 
-  it('network isolation leaves no way out and no keys, and peers reach each other', async () => {
-    const port = new URL(service.url).port;
-    const name = await createJob(service, {
-      script: 'isolated_network.py',
-      distribution: 'none',
-      change: { EnableNetworkIsolation: true, Environment: { PORTS: port } },
-    });
-    const job = await finished(service, name);
-    const model = await unpacked(service, job.ModelArtifacts.S3ModelArtifacts!);
-    try {
-      for (const host of ['algo-1', 'algo-2']) {
-        const seen = JSON.parse(readFileSync(join(model.directory, `${host}.json`), 'utf8'));
-        expect(seen).toMatchObject({ internet: 'OSError', keys: [], peers: ['algo-1', 'algo-2'] });
-        expect(seen.machine).not.toContain('yes');
-        // The agent's own door to the service opens to nobody without a key.
-        expect(seen.endpoint).toBe(403);
-      }
-    } finally {
+  describe('network isolation', () => {
+    let seen: Record<string, any>[];
+    beforeAll(async () => {
+      const name = await createJob(service, {
+        script: 'isolated_network.py',
+        distribution: 'none',
+        change: { EnableNetworkIsolation: true, Environment: { PORTS: new URL(service.url).port } },
+      });
+      const job = await finished(service, name);
+      const model = await unpacked(service, job.ModelArtifacts.S3ModelArtifacts!);
+      seen = ['algo-1', 'algo-2'].map((host) =>
+        JSON.parse(readFileSync(join(model.directory, `${host}.json`), 'utf8')),
+      );
       model.dispose();
-    }
+    });
+
+    it('leaves no way out and gives no keys, and peers reach each other', () => {
+      for (const host of seen) {
+        expect(host).toMatchObject({ internet: 'OSError', keys: [], peers: ['algo-1', 'algo-2'] });
+        expect(host.machine).not.toContain('yes');
+        // The agent's own door to the service opens to nobody without a key.
+        expect(host.endpoint).toBe(403);
+      }
+    });
+
+    // agent.json, with the host's token, is readable by scripts, which run as the agent's user. The keys that it
+    // gives reach no other job, but a script under network isolation should have none at all.
+    it.fails('keeps the keys of the agent from the script', () => {
+      for (const host of seen) expect(host.agent_keys).toBe('PermissionError');
+    });
   });
 });

@@ -202,6 +202,7 @@ export async function startService(
     hosts,
     hostLimit: config.hostLimit,
     ...scope,
+    isolatesNetwork: isolation.level !== 'processes',
     runtimeFor: (image) => {
       const found = resolveImage(image, table);
       return found.runtime ? { runtime: found.runtime.name } : { problem: found.refusal ?? '' };

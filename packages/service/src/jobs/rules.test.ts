@@ -6,6 +6,7 @@ const context = {
   runtimeFor: (image: string) =>
     image.includes('pytorch') ? { runtime: 'pytorch' } : { problem: `No runtime for ${image}.` },
   fileSystemPath: (id: string) => (id === 'fs-0123456789abcdef0' ? '/data' : null),
+  isolatesNetwork: true,
 };
 
 const base = (change: Partial<CreateTrainingJobRequest> = {}): CreateTrainingJobRequest => ({
@@ -26,7 +27,20 @@ describe('rules across members', () => {
     expect(checkRules(base(), context)).toEqual({ problems: [], runtime: 'pytorch' });
   });
 
+  it('refuse network isolation where hosts share the network, and only there', () => {
+    const request = base({ EnableNetworkIsolation: true });
+    expect(checkRules(request, context).problems).toEqual([]);
+    expect(checkRules(request, { ...context, isolatesNetwork: false }).problems).toEqual([
+      expect.stringMatching(/^EnableNetworkIsolation is true, but hosts here are plain processes/),
+    ]);
+  });
+
   it.each<[string, Partial<CreateTrainingJobRequest>, RegExp]>([
+    [
+      'a path with dots',
+      { OutputDataConfig: { S3OutputPath: 's3://bucket/a/../out' } },
+      /OutputDataConfig.S3OutputPath is s3:\/\/bucket\/a\/\.\.\/out; a path with '\.' or '\.\.'/,
+    ],
     [
       'an image without a runtime',
       { AlgorithmSpecification: { TrainingImage: 'x/tensorflow:1', TrainingInputMode: 'File' } },

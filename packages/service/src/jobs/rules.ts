@@ -7,6 +7,8 @@ export interface RuleContext {
   runtimeFor(image: string): { runtime: string } | { problem: string };
   /** Registered folder of a file system, null when unknown. */
   fileSystemPath(id: string): string | null;
+  /** Hosts have a network of their own, which can be closed. */
+  isolatesNetwork: boolean;
 }
 
 export interface CheckedRequest {
@@ -60,6 +62,12 @@ export function checkRules(
     }
   }
 
+  if (request.EnableNetworkIsolation && !context.isolatesNetwork) {
+    say(
+      'EnableNetworkIsolation is true, but hosts here are plain processes with the network of this machine. ' +
+        'Run the service where it can make namespaces (trainyard doctor says what is missing), or leave it out.',
+    );
+  }
   checkStopping(request, say);
   checkChannels(request, context, say);
   checkS3Path('OutputDataConfig.S3OutputPath', request.OutputDataConfig?.S3OutputPath, say);
