@@ -1,0 +1,1 @@
+"""Holds the error classes that launchers import."""

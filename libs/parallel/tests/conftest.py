@@ -1,0 +1,21 @@
+"""Worlds that tests share; they are few at a time and gone at the end."""
+
+import pytest
+
+from ranks import World
+
+_worlds = {}
+
+
+def world_of(size):
+    """A living World of `size` ranks."""
+    if size not in _worlds or not _worlds[size].is_alive:
+        _worlds[size] = World(size)
+    return _worlds[size]
+
+
+@pytest.fixture(scope="session")
+def worlds():
+    yield world_of
+    while _worlds:
+        _worlds.popitem()[1].close()

@@ -1,0 +1,82 @@
+"""Tensors that a rank may not have: how every rank can run the same forward of a model that is cut into stages.
+
+A *handle* stands for a tensor of the model's forward. It always knows shape and dtype (a meta tensor) and, on the
+ranks that computed or received it, its *value*. All ranks run the Python code of the modules that are cut (the
+*composite* modules) over handles: an operation whose operands all have values is computed, any other is only followed
+on meta tensors. Modules that lie on one stage as a whole (*units*) run on that stage and are skipped elsewhere.
+Operations on the model's inputs alone (masks, position ids) involve no handle and are computed by every rank.
+
+Handles are numbered in the order in which composite code makes them; since that code is the same on all ranks, a
+number names the same tensor everywhere.
+"""
+
+import torch
+
+from trainyard_parallel.private import make_wrapper, tree_flatten, tree_map, tree_unflatten, without_handles
+
+DEVICE = torch.Tensor.device.__get__
+
+
+class Handle(torch.Tensor):
+    @staticmethod
+    def __new__(cls, run, meta, value=None):
+        return make_wrapper(cls, meta.shape, dtype=meta.dtype, device=run.device)
+
+    def __init__(self, run, meta, value=None):
+        self.run, self.meta, self.value = run, meta, value
+        self.number, self.stage = run.number(self)
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        with without_handles():
+            leaves, spec = tree_flatten((args, kwargs or {}))
+            handles = [leaf for leaf in leaves if isinstance(leaf, Handle)]
+            run = handles[0].run
+            if func == DEVICE:
+                return run.device
+            run.use(leaves)
+            has_values = all(handle.value is not None for handle in handles)
+            operands = [leaf.value if has_values and isinstance(leaf, Handle) else leaf for leaf in leaves]
+            if not has_values:
+                operands = [to_meta(leaf) for leaf in leaves]
+            own_args, own_kwargs = tree_unflatten(operands, spec)
+            result = func(*own_args, **own_kwargs)
+            run.account(func, operands, result)
+            # An operation in place gives back its operand, which keeps its handle.
+            known = {id(operand): leaf for operand, leaf in zip(operands, leaves) if isinstance(leaf, Handle)}
+            return tree_map(
+                lambda leaf: (known.get(id(leaf)) if id(leaf) in known else wrap(run, leaf))
+                if isinstance(leaf, torch.Tensor)
+                else leaf,
+                result,
+            )
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        raise RuntimeError(f"{func} reached a tensor of another pipeline stage; use it through torch's functions")
+
+    def __repr__(self):
+        return f"Handle({self.number}, {tuple(self.meta.shape)}, {'here' if self.value is not None else 'elsewhere'})"
+
+
+def wrap(run, tensor):
+    return Handle(run, tensor if tensor.is_meta else to_meta(tensor), None if tensor.is_meta else tensor)
+
+
+def to_meta(leaf):
+    """A meta tensor in place of a tensor, the meta device in place of a device; other values as they are."""
+    if isinstance(leaf, Handle):
+        return leaf.meta
+    if isinstance(leaf, torch.Tensor):
+        return leaf if leaf.is_meta else torch.empty_like(leaf, device="meta").requires_grad_(leaf.requires_grad)
+    if isinstance(leaf, torch.device) or isinstance(leaf, str) and leaf.split(":")[0] in ("cpu", "cuda"):
+        return torch.device("meta")
+    return leaf
+
+
+def unwrap(leaf):
+    if isinstance(leaf, Handle):
+        if leaf.value is None:
+            raise RuntimeError(f"{leaf!r} is needed on this stage but was not sent to it; this is a defect of the library")
+        return leaf.value
+    return leaf

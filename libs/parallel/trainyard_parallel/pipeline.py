@@ -1,0 +1,204 @@
+"""Pipeline parallelism: a model's stages under the public schedules of torch.distributed.pipelining.
+
+A schedule splits tensors into micro-batches itself and computes the loss by a function of its own. Here each
+micro-batch is represented by its number: `torch.arange(n)` is split into n numbers, the first stage looks the real
+arguments up, and the last stage resumes the user's step function with the model's result to learn the loss.
+
+Schedules: `simple` is ScheduleGPipe; `interleaved` is Schedule1F1B (GPipe where there are fewer micro-batches than
+stages, which is then the same order). `active_microbatches` below what a schedule keeps in flight cuts the step into
+waves of that many.
+"""
+
+import contextlib
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
+
+from trainyard_parallel import chain
+from trainyard_parallel.errors import SMPRuntimeError
+from trainyard_parallel.private import tree_flatten, tree_unflatten
+from trainyard_parallel.state import state
+from trainyard_parallel.suspension import Suspension
+
+
+class StageModule(nn.Module):
+    """What PipelineStage calls: one pass, or on the last stage one pass and the user's loss."""
+
+    def __init__(self, pipeline, plan):
+        super().__init__()
+        # Not a submodule: the parameters stay where the user's model has them.
+        self.__dict__["pipeline"], self.plan = pipeline, plan
+
+    def forward(self, *received, index):
+        pipeline = self.pipeline
+        suspension = pipeline.suspensions[pipeline.first + int(index)]
+        args, kwargs = suspension.state[1]
+        autocast = torch.autocast(*suspension.autocast) if suspension.autocast else contextlib.nullcontext()
+        with autocast:
+            result = chain.Pass(self.plan, pipeline.stage, received).execute(pipeline.model, args, kwargs)
+        if pipeline.stage < pipeline.stages - 1:
+            return result
+        pipeline.results[pipeline.first + int(index)] = detached(result)
+        suspension.resume(result)
+        kind, value = suspension.state
+        if kind == "call":
+            raise SMPRuntimeError("the step function called the model twice; with pipeline parallelism call it once a step")
+        loss = pipeline.scalar(*value) if kind == "backward" else torch.zeros(())
+        return loss.reshape(1)
+
+
+def detached(structure):
+    leaves, spec = tree_flatten(structure)
+    return tree_unflatten([leaf.detach() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves], spec)
+
+
+class Pipeline:
+    """All stages of one model, seen from this rank. Every rank of the pipeline group calls `run` with equal arguments."""
+
+    def __init__(self, model, stage_of, names, stage, stages, group, device, cfg):
+        self.model, self.stage_of, self.names = model, stage_of, names
+        self.stage, self.stages, self.group, self.device, self.cfg = stage, stages, group, device, cfg
+        self.plans, self.schedules = {}, {}
+
+    def plan_for(self, args, kwargs):
+        key = (self.model.training, torch.is_grad_enabled(), signature((args, kwargs)))
+        if key not in self.plans:
+            self.plans[key] = chain.make_plan(
+                self.model, self.stage_of, self.names, self.stages, args, kwargs, self.device
+            )
+        return key, self.plans[key]
+
+    def schedule_for(self, key, plan, count, loss_dtype):
+        entry = (key, count, loss_dtype)
+        if entry in self.schedules:
+            return self.schedules[entry]
+
+        def example(handle):
+            return torch.empty(handle.meta.shape, dtype=handle.meta.dtype, device=self.device).requires_grad_(
+                handle.meta.requires_grad
+            )
+
+        last = self.stage == self.stages - 1
+        inputs = tuple(map(example, plan.crossing[self.stage - 1])) if self.stage else (torch.zeros(1),)
+        outputs = (torch.zeros(1, dtype=loss_dtype),) if last else tuple(map(example, plan.crossing[self.stage]))
+        stage = PipelineStage(
+            StageModule(self, plan), self.stage, self.stages, self.device, input_args=inputs, output_args=outputs, group=self.group
+        )
+        kind = Schedule1F1B if self.cfg.pipeline == "interleaved" and count >= self.stages else ScheduleGPipe
+        # The loss carries all scaling, see `scalar`.
+        self.schedules[entry] = kind(stage, count, loss_fn=lambda output, target: output.sum(), scale_grads=False)
+        return self.schedules[entry]
+
+    def run(self, owner, functions, scale):
+        """Runs one step function per micro-batch; returns (their results by micro-batch, whether they went backward).
+
+        `owner` is the user's function, which is tried once per shape; `scale` multiplies every loss before its backward.
+        """
+        self.scale = scale
+        self.suspensions, self.results = [], [None] * len(functions)
+        try:
+            for fn in functions:
+                self.suspensions.append(Suspension(fn))
+                if self.suspensions[-1].state[0] != "call":
+                    raise SMPRuntimeError("the step function did not call the model; call it, or remove @smp.step")
+            key, plan = self.plan_for(*self.suspensions[0].state[1])
+            for suspension in self.suspensions[1:]:
+                if self.plan_for(*suspension.state[1])[1] is not plan:
+                    raise SMPRuntimeError("micro-batches of one step have different shapes; give inputs of equal size")
+            has_backward, loss_dtype = self.probe(owner, functions[0], plan)
+            for self.first in range(0, len(functions), self.wave(len(functions))):
+                count = min(self.wave(len(functions)), len(functions) - self.first)
+                self.run_wave(self.schedule_for(key, plan, count, loss_dtype), count, has_backward)
+            self.share_results(plan)
+            return [self.finish(i) for i in range(len(functions))], has_backward
+        finally:
+            for suspension in self.suspensions:
+                suspension.abandon()
+
+    def wave(self, count):
+        in_flight = min(count, self.stages) if self.cfg.pipeline == "interleaved" else count
+        return count if self.cfg.active_microbatches >= in_flight else self.cfg.active_microbatches
+
+    def run_wave(self, schedule, count, has_backward):
+        index = torch.arange(count)
+        args = (torch.zeros(count),) if self.stage == 0 else ()
+        target = index if self.stage == self.stages - 1 else None
+        if has_backward:
+            schedule.step(*args, index=index, target=target)
+        else:
+            with torch.no_grad():
+                schedule.eval(*args, index=index, target=target)
+
+    def probe(self, owner, fn, plan):
+        """(whether the step calls backward, dtype of its loss), from a dry run of user code on zeros; cached."""
+        if owner not in plan.probed:
+            state.is_tracing = True
+            with chain.untouched(self.model):
+                trial = Suspension(fn)
+                try:
+                    trial.resume(self.example_result(plan))
+                    kind, value = trial.state
+                    loss = self.scalar(*value) if kind == "backward" else torch.zeros(())
+                    plan.probed[owner] = (kind == "backward", loss.dtype)
+                finally:
+                    trial.abandon()
+                    state.is_tracing = False
+        return plan.probed[owner]
+
+    def example_result(self, plan):
+        leaves, spec = tree_flatten(plan.result)
+        return tree_unflatten(
+            [
+                torch.zeros(leaf.meta.shape, dtype=leaf.meta.dtype, device=self.device).requires_grad_(leaf.meta.requires_grad)
+                if isinstance(leaf, chain.Handle)
+                else leaf
+                for leaf in leaves
+            ],
+            spec,
+        )
+
+    def scalar(self, tensors, grads):
+        """One loss whose backward is `torch.autograd.backward(tensors, grads)` times the scale."""
+        tensors = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
+        grads = [None] * len(tensors) if grads is None else [grads] if isinstance(grads, torch.Tensor) else list(grads)
+        return self.scale * sum((t if g is None else t * g).sum() for t, g in zip(tensors, grads))
+
+    def share_results(self, plan):
+        """The last stage's results become known on every rank: one broadcast per tensor over all micro-batches."""
+        leaves, spec = tree_flatten(plan.result)
+        own = [tree_flatten(result)[0] if result is not None else None for result in self.results]
+        source = dist.get_global_rank(self.group, self.stages - 1)
+        last = self.stage == self.stages - 1
+        columns = []
+        for i, leaf in enumerate(leaves):
+            if not isinstance(leaf, chain.Handle):
+                columns.append([leaf] * len(self.results))
+                continue
+            if last:
+                stacked = torch.stack([values[i] for values in own]).contiguous()
+            else:
+                stacked = torch.empty(len(self.results), *leaf.meta.shape, dtype=leaf.meta.dtype, device=self.device)
+            dist.broadcast(stacked, source, group=self.group)
+            columns.append(list(stacked))
+        if not last:
+            self.results = [tree_unflatten([column[i] for column in columns], spec) for i in range(len(self.results))]
+
+    def finish(self, index):
+        suspension = self.suspensions[index]
+        if suspension.state[0] == "call":
+            suspension.resume(self.results[index])
+        if suspension.state[0] == "backward":
+            suspension.resume()
+        if suspension.state[0] != "done":
+            raise SMPRuntimeError("the step function called the model or model.backward twice; call each once a step")
+        return suspension.state[1]
+
+
+def signature(structure):
+    """What a plan depends on: shapes and types of tensors, and other values as they are."""
+    leaves, spec = tree_flatten(structure)
+    return str(spec), tuple(
+        (tuple(leaf.shape), leaf.dtype) if isinstance(leaf, torch.Tensor) else repr(leaf) for leaf in leaves
+    )

@@ -1,0 +1,68 @@
+"""How this process learns its rank and meets the others, whatever launched it."""
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+# Names of (rank, size, local rank, local size), by launcher; the first complete pair of rank and size wins.
+LAUNCHERS = (
+    ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+    ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
+)
+# SageMaker's PyTorch toolkit meets on this port.
+PORT = 7777
+TIMEOUT_SECONDS = "TRAINYARD_PARALLEL_TIMEOUT_SECONDS"
+BACKEND = "TRAINYARD_PARALLEL_BACKEND"
+
+
+@dataclass(frozen=True)
+class Process:
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+
+    @property
+    def device(self):
+        return torch.device("cuda", self.local_rank) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def discover(environ=os.environ):
+    for rank, size, local_rank, local_size in LAUNCHERS:
+        if rank in environ and size in environ:
+            return Process(
+                int(environ[rank]),
+                int(environ[size]),
+                int(environ.get(local_rank, 0)),
+                int(environ.get(local_size, environ[size])),
+            )
+    return Process(0, 1, 0, 1)
+
+
+def join(port=None):
+    """Joins (or adopts) the default process group; returns the Process. Blocks until all ranks call it.
+
+    `TRAINYARD_PARALLEL_BACKEND` names the torch.distributed backend (default: nccl with a GPU, else gloo);
+    `TRAINYARD_PARALLEL_TIMEOUT_SECONDS` bounds every wait for a peer (default 1800).
+    """
+    process = discover()
+    if dist.is_initialized():
+        return Process(dist.get_rank(), dist.get_world_size(), process.local_rank, process.local_size)
+    backend = os.environ.get(BACKEND) or ("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    address = os.environ.get("MASTER_ADDR") or os.environ.get("SM_MASTER_ADDR") or "127.0.0.1"
+    port = os.environ.get("MASTER_PORT") or port or PORT
+    timeout = timedelta(seconds=float(os.environ.get(TIMEOUT_SECONDS, 1800)))
+    if process.device.type == "cuda":
+        torch.cuda.set_device(process.device)
+    if process.size == 1 and "MASTER_PORT" not in os.environ:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
+    else:
+        dist.init_process_group(
+            backend, init_method=f"tcp://{address}:{port}", rank=process.rank, world_size=process.size, timeout=timeout
+        )
+    return process

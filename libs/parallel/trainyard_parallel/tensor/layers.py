@@ -1,0 +1,90 @@
+"""Linear and embedding layers with split weights."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from trainyard_parallel.tensor.module import DistributedModule
+from trainyard_parallel.tensor.movement import gather_samples, move
+
+
+class DistributedLinear(DistributedModule):
+    """As nn.Linear, split over **input** channels: rank k holds W[:, in_k]; the bias is whole on every rank.
+
+    `in_features` must divide by the tensor-parallel degree. Initial weights are those of nn.Linear with the same seed.
+    """
+
+    def __init__(self, in_features, out_features, bias=True, device=None, dtype=None, whole=None):
+        super().__init__()
+        whole = whole if whole is not None else nn.Linear(in_features, out_features, bias, device, dtype)
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = self.split_parameter(whole.weight, 1)
+        self.bias = nn.Parameter(whole.bias.detach().clone()) if whole.bias is not None else None
+
+    def forward(self, x):
+        partial = F.linear(move("rows_to_columns", x), self.weight)
+        out = move("scatter_sum", partial)
+        return out if self.bias is None else out + self.bias
+
+
+class DistributedEmbedding(DistributedModule):
+    """As nn.Embedding, split over the embedding dimension, which must divide by the tensor-parallel degree."""
+
+    def __init__(
+        self, num_embeddings, embedding_dim, padding_idx=None, initializer_range=0.02, device=None, dtype=None, whole=None
+    ):
+        super().__init__()
+        if whole is None:
+            whole = nn.Embedding(num_embeddings, embedding_dim, padding_idx, device=device, dtype=dtype)
+            nn.init.normal_(whole.weight, std=initializer_range)
+        self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
+        self.weight = self.split_parameter(whole.weight, 1)
+
+    def forward(self, ids):
+        part = F.embedding(gather_samples(ids), self.weight, self.padding_idx)
+        return move("columns_to_rows", part)
+
+
+class SplitOutLinear(DistributedModule):
+    """Rank k holds the outputs out_k (weight rows and bias): the first half of a pair, inside a block."""
+
+    def __init__(self, in_features, out_features, std=None, device=None, dtype=None):
+        super().__init__()
+        whole = initial(nn.Linear(in_features, out_features, device=device, dtype=dtype), std)
+        self.weight, self.bias = self.split_parameter(whole.weight, 0), self.split_parameter(whole.bias, 0)
+
+    def forward(self, x):
+        return F.linear(x, self.weight, self.bias)
+
+
+class SplitInLinear(DistributedModule):
+    """Rank k holds W[:, in_k] and sees its channels already: the second half of a pair, inside a block."""
+
+    def __init__(self, in_features, out_features, std=None, device=None, dtype=None):
+        super().__init__()
+        whole = initial(nn.Linear(in_features, out_features, device=device, dtype=dtype), std)
+        self.weight, self.bias = self.split_parameter(whole.weight, 1), nn.Parameter(whole.bias.detach().clone())
+
+    def forward(self, x):
+        return move("scatter_sum", F.linear(x, self.weight)) + self.bias
+
+
+def initial(linear, std):
+    if std is not None:
+        nn.init.normal_(linear.weight, std=std)
+        nn.init.zeros_(linear.bias)
+    return linear
+
+
+def attention(q_BHSD, k_BHTD, v_BHTD, mask, causal, dropout, training):
+    """softmax(q·k/√D + mask)·v; `mask` is additive and broadcasts to [B, heads, S, T]."""
+    scores = q_BHSD @ k_BHTD.transpose(-1, -2) / math.sqrt(q_BHSD.shape[-1])
+    if causal:
+        size, length = scores.shape[-2], scores.shape[-1]
+        ahead = torch.ones(size, length, dtype=torch.bool, device=scores.device).triu(length - size + 1)
+        scores = scores.masked_fill(ahead, torch.finfo(scores.dtype).min)
+    if mask is not None:
+        scores = scores + mask
+    return F.dropout(scores.softmax(-1), dropout, training) @ v_BHTD
