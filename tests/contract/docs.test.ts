@@ -5,7 +5,7 @@ import { promisify } from 'node:util';
 import { ERROR_CATALOGUE, parseRequest } from '@trainyard/api';
 import { LAUNCHER_VARIABLES, VARIABLES } from '@trainyard/launch';
 import { PROBLEMS } from '@trainyard/sdk';
-import { afterAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { checkTypes } from '../docs/check-types.ts';
 import {
   allPages,
@@ -19,7 +19,6 @@ import {
 } from '../docs/markdown.ts';
 import { optionRows } from '../docs/option-docs.ts';
 import { variablesRead } from '../docs/program-variables.ts';
-import { createReader } from '../docs/run-page.ts';
 import { ROOT } from '../support/service.ts';
 
 const run = promisify(execFile);
@@ -37,9 +36,7 @@ describe('tables say what the code says', () => {
   });
 
   test('every variable that our programs read', () => {
-    const documented = tableBelow(environment, 'What Trainyard’s programs read'.replace('’', "'")).map(
-      ([name]) => name!,
-    );
+    const documented = tableBelow(environment, "What Trainyard's programs read").map(([name]) => name!);
     expect(documented.toSorted()).toEqual(variablesRead());
   });
 
@@ -131,8 +128,6 @@ describe('links', () => {
 
 describe('what is shown is true', () => {
   const pages = userPages();
-  const reader = createReader();
-  afterAll(() => reader.dispose());
 
   test('every fence has a language that this test knows, and one that is not run says why', () => {
     for (const { path, text, fences } of pages) {
@@ -161,48 +156,5 @@ describe('what is shown is true', () => {
         else expect(Object.keys(value).length, `${path}:${line}`).toBeGreaterThan(0);
       }
     }
-  });
-
-  const followed = pages.filter(({ fences }) =>
-    fences.some(({ language, noRun }) => language === 'sh' && noRun === null),
-  );
-  test.each(followed.map((page) => [page.path, page] as const))(
-    'the commands of %s work',
-    async (_, page) => {
-      const { code, stdout, stderr } = await reader.follow(page);
-      expect(code, `${stderr}\n${stdout}`).toBe(0);
-    },
-  );
-
-  test('the program of docs/api.md runs', async () => {
-    const program = readPage('docs/api.md').fences.find(({ language }) => language === 'ts')!;
-    const { code, stdout, stderr } = await reader.runProgram(program.body);
-    expect(code, stderr).toBe(0);
-    expect(stdout).toContain('hostLimit');
-  });
-
-  test('answers and events have the members that docs/api.md lists', async () => {
-    const api = readPage('docs/api.md');
-    const names = (cell: string): string[] => (cell.match(/[A-Za-z]+/g) ?? []).toSorted();
-    for (const [path, heading] of [
-      ['health', 'health'],
-      ['doctor', 'doctor'],
-      ['jobs/line-1', 'jobs/NAME'],
-    ] as const) {
-      const answer = (await (await reader.ask(path)).json()) as Record<string, unknown>;
-      const listed = tableBelow(api, heading).map(([cell]) => cell!);
-      expect(Object.keys(answer).toSorted(), heading).toEqual(names(listed.join(' ')));
-    }
-
-    const stream = await (await reader.ask('jobs/line-1/events')).text();
-    const seen = new Map<string, string[]>();
-    for (const [, type, data] of stream.matchAll(/^event: (\w+)\ndata: (.+)$/gm)) {
-      seen.set(type!, Object.keys(JSON.parse(data!) as object).toSorted());
-    }
-    const listed = tableBelow(api, 'Events').map(([type, data]): [string, string[]] => [
-      type!,
-      names(data!.split(/[:;]/)[0]!),
-    ]);
-    expect(Object.fromEntries(seen)).toEqual(Object.fromEntries(listed));
   });
 });

@@ -62,6 +62,19 @@ function fencesOf(text: string): Fence[] {
   return fences;
 }
 
+/** Output that a page shows right below commands that are run: its lines in their order, `…` for any text. */
+export function transcriptsOf({ text, fences }: Page): RegExp[] {
+  const lines = text.split('\n');
+  return fences.flatMap((fence, index) => {
+    const before = fences[index - 1];
+    if (fence.language !== 'text' || before?.language !== 'sh' || before.noRun !== null) return [];
+    const end = before.line - 1 + before.body.split('\n').length;
+    if (lines.slice(end, fence.line - 2).some((line) => line !== '')) return [];
+    const escaped = fence.body.trimEnd().replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
+    return [new RegExp(escaped.replaceAll('…', '[^\\n]*').replaceAll('\n', '\\n(?:[^\\n]*\\n)*?'))];
+  });
+}
+
 /** The part of a page below a heading, up to the next heading of any level. */
 export function section(page: Page, heading: string): string {
   const body = page.text
@@ -73,9 +86,7 @@ export function section(page: Page, heading: string): string {
 
 /** Cells of the first table below a heading, without its head; backticks around a whole cell are taken off. */
 export function tableBelow(page: Page, heading: string): string[][] {
-  const rows = section(page, heading)
-    .split('\n')
-    .filter((line) => line.startsWith('| '));
+  const rows = /(?:^\| .*\n)+/m.exec(section(page, heading))?.[0].trimEnd().split('\n') ?? [];
   if (rows.length < 3) throw new Error(`${page.path} has no table below "${heading}"`);
   return rows.slice(2).map((row) =>
     row

@@ -19,6 +19,9 @@ export interface Reader {
   dispose(): Promise<void>;
 }
 
+/** Of a page's commands; most of it is for machines that have much else to do. */
+export const PATIENCE_MS = 280_000;
+
 export function createReader(): Reader {
   // The data directory's name must stand in the command line of all that is started, for the clean-up.
   const home = realpathSync(mkdtempSync(join(tmpdir(), 'trainyard-docs-')));
@@ -42,7 +45,7 @@ export function createReader(): Reader {
       return await runClient('bash', [script], {
         environment: await environment(),
         home,
-        timeoutMs: 110_000,
+        timeoutMs: PATIENCE_MS,
       });
     },
     async runProgram(source) {
