@@ -234,7 +234,7 @@ describe('a training job', () => {
 
   it('can be stopped: the script gets SIGTERM and what it saved is uploaded', async () => {
     const name = await createJob(service, { script: 'wait_for_stop.py', distribution: 'none' });
-    await logged(service, name, /waiting/);
+    for (const host of ['algo-1', 'algo-2']) await logged(service, name, new RegExp(`${host}: waiting`));
     await service.aws.sagemaker.call('StopTrainingJob', { TrainingJobName: name });
     expect((await service.describe(name)).TrainingJobStatus).toBe('Stopping');
     const job = await finished(service, name, 'Stopped');

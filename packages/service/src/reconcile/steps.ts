@@ -10,8 +10,8 @@ import type { Job, JobChange, JobStore, EndReason } from '../store/job-store.ts'
 import type { KeyStore } from '../store/key-store.ts';
 import type { Database } from '../store/database.ts';
 
-/** After another host failed: time for a last word before SIGKILL; all ranks are gone within 5 s. */
-const PEER_FAILED_GRACE_MS = 3_000;
+/** After another host failed: time for a last word before SIGKILL. The failed host itself may take 2 s; all ranks are gone within 5 s. */
+const PEER_FAILED_GRACE_MS = 2_000;
 /** How long hosts may take to answer a stop beyond its grace before they count as lost. */
 const STOP_SLACK_MS = 30_000;
 /** Hosts that started but whose agents never register count as lost. */
