@@ -12,3 +12,8 @@ export type {
   IsolationReport,
 } from './executors/executor.ts';
 export { LocalExecutor, type LocalExecutorOptions } from './executors/local/local-executor.ts';
+export {
+  ForkServers,
+  type ForkServersOptions,
+  type ForkServerStatus,
+} from './executors/local/fork-server.ts';

@@ -1,5 +1,5 @@
 import { ConfigError, readConfig } from './config.ts';
-import { isDiskFull } from './disk-reserve.ts';
+import { isDiskFull } from './store/disk-reserve.ts';
 import { DirectoryInUse, startService } from './service.ts';
 
 /** `trainyard-service [--data DIR] [--port N] [--host ADDRESS] [--hosts N] [--embedded]` */

@@ -3,7 +3,7 @@ import { readFile, rm, rmdir, stat, statfs, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { LogBatch, RuntimePlan } from '@trainyard/api';
 import type { ServiceConfig } from './config.ts';
-import { DiskReserve, isDiskFull } from './disk-reserve.ts';
+import { DiskReserve, isDiskFull } from './store/disk-reserve.ts';
 import { lockExclusively } from './exclusive-lock.ts';
 import type { IsolationReport } from './executors/executor.ts';
 import { ForkServers } from './executors/local/fork-server.ts';

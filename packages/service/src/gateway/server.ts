@@ -4,7 +4,7 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { createServer } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { isServiceError, jsonError, queryError, s3Error } from '@trainyard/api';
-import { isDiskFull } from '../disk-reserve.ts';
+import { isDiskFull } from '../store/disk-reserve.ts';
 import type { AnswerForm } from './answers.ts';
 import { sendError, sendJson, setRequestId } from './answers.ts';
 import { authenticate, authenticateS3 } from './authenticate.ts';
