@@ -150,6 +150,13 @@ describe('a request that cannot be served is refused with every fault named, and
       ),
     ],
     [
+      'more tags than allowed',
+      json({ Tags: Array.from({ length: 60 }, (_, index) => ({ Key: `k${index}`, Value: '' })) }),
+      validation(
+        /^1 validation error detected: Value '\[.*\]' at 'tags' failed to satisfy constraint: Member must have length less than or equal to 50$/,
+      ),
+    ],
+    [
       'a bucket for results that does not exist',
       json({ OutputDataConfig: { S3OutputPath: 's3://no-such-bucket/out' } }),
       validation(

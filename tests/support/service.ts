@@ -116,8 +116,14 @@ export async function startService(
     await gone;
   };
 
-  await start();
-  await s3!.createBucket({ bucket: BUCKET });
+  try {
+    await start();
+    await s3!.createBucket({ bucket: BUCKET });
+  } catch (error) {
+    await kill();
+    rmSync(dataDir, { recursive: true, force: true });
+    throw error;
+  }
   return {
     dataDir,
     get url() {
