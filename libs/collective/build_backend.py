@@ -28,7 +28,8 @@ HERE = Path(__file__).resolve().parent
 NAME = "trainyard_collective"
 PACKAGES = ("trainyard_collective", "smdistributed")
 SUPPORTED = ((2, 10), (2, 15))
-FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fwrapv", "-ffp-contract=off", "-fvisibility=hidden", "-Wall"]
+CXX20_FROM = (2, 14)  # torch's headers demand it
+FLAGS = ["-O3", "-fPIC", "-fwrapv", "-ffp-contract=off", "-fvisibility=hidden", "-Wall"]
 
 
 class BuildError(RuntimeError):
@@ -38,6 +39,10 @@ class BuildError(RuntimeError):
 def project_version():
     text = (HERE / "pyproject.toml").read_text()
     return re.search(r'^version = "(.+)"$', text, re.M).group(1)
+
+
+def minor_of(version):
+    return tuple(int(part) for part in version.split(".")[:2])
 
 
 def find_torch():
@@ -58,8 +63,7 @@ def find_torch():
         )
     folder = Path(spec.origin).parent
     version = re.search(r"^__version__ = '(.+)'", (folder / "version.py").read_text(), re.M).group(1)
-    major, minor = (int(part) for part in version.split(".")[:2])
-    if not SUPPORTED[0] <= (major, minor) <= SUPPORTED[1]:
+    if not SUPPORTED[0] <= minor_of(version) <= SUPPORTED[1]:
         raise BuildError(
             f"torch {version} is installed but this package supports "
             f"{'.'.join(map(str, SUPPORTED[0]))} to {'.'.join(map(str, SUPPORTED[1]))}; install one of those"
@@ -123,12 +127,14 @@ def build_extension(target):
     if not sys.platform.startswith("linux"):
         raise BuildError("this package needs Linux (futexes, memfd, epoll)")
     compiler = find_compiler()
-    torch, _ = find_torch()
+    torch, version = find_torch()
+    standard = "-std=c++20" if minor_of(version) >= CXX20_FROM else "-std=c++17"
     python = sysconfig.get_path("include")
     if not Path(python, "Python.h").exists():
         raise BuildError(f"no Python.h in {python}; install the headers, e.g. `apt-get install python3-dev`")
-    plain = [f"-I{HERE}"]
-    with_torch = plain + [
+    plain = ["-std=c++17", f"-I{HERE}"]
+    with_torch = [
+        standard, f"-I{HERE}",
         "-isystem", str(torch / "include"),
         "-isystem", str(torch / "include/torch/csrc/api/include"),
         "-isystem", python,
@@ -179,14 +185,14 @@ def unpack_into(folder):
 
 def metadata():
     _, version = find_torch()
-    major, minor = version.split(".")[:2]
+    major, minor = minor_of(version)
     return (
         "Metadata-Version: 2.1\n"
         "Name: trainyard-collective\n"
         f"Version: {project_version()}\n"
         "Summary: A torch.distributed backend for data-parallel training\n"
         "Requires-Python: >=3.10\n"
-        f"Requires-Dist: torch >={major}.{minor},<{major}.{int(minor) + 1}\n"
+        f"Requires-Dist: torch >={major}.{minor},<{major}.{minor + 1}\n"
     )
 
 

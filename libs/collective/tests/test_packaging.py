@@ -99,7 +99,7 @@ def test_the_build_says_what_is_missing(tmp_path):
     assert "no torch found" in done.stdout and "install it first" in done.stdout, done.stderr
 
 
-SCRIPT = """
+SCRIPT = r"""
 import os, torch, torch.distributed as dist
 import smdistributed.dataparallel.torch.torch_smddp
 if "RANK" in os.environ:

@@ -265,12 +265,16 @@ c10::intrusive_ptr<c10d::Work> CollectiveBackend::submit(
         " has been destroyed; make a new one with new_group or "
         "init_process_group");
   }
-  // The job holds the tensors: c10d's callers may drop theirs at once.
-  auto job = [this, work, record, descriptor, reduction, limit,
-              run = std::move(run), inputs = std::move(inputs)] {
+  if (!asyncOp && lane_.tryStart()) {
     execute(*work, record, descriptor, reduction, limit, run);
-  };
-  lane_.submit(std::move(job), !asyncOp);
+    lane_.finish();
+    return work;
+  }
+  // The job holds the tensors: c10d's callers may drop theirs at once.
+  lane_.submit([this, work, record, descriptor, reduction, limit,
+                run = std::move(run), inputs = std::move(inputs)] {
+    execute(*work, record, descriptor, reduction, limit, run);
+  });
   return work;
 }
 
@@ -286,9 +290,7 @@ void CollectiveBackend::execute(
   try {
     at::NoGradGuard noGrad;
     Wait wait(
-        group_.state(), limit,
-        std::string(toString(descriptor.kind)) + " #" +
-            std::to_string(descriptor.sequence));
+        group_.state(), limit, toString(descriptor.kind), descriptor.sequence);
     group_.state().check();
     if (!collectives_) {
       group_.awaitConnected(wait);
@@ -964,9 +966,7 @@ c10::intrusive_ptr<c10d::Work> CollectiveBackend::post(
   at::NoGradGuard noGrad;
   const Piece piece =
       sending ? flat->input(tensor) : flat->output(tensor, false);
-  Wait wait(
-      group_.state(), limit,
-      std::string(name) + " with tag " + std::to_string(tag));
+  Wait wait(group_.state(), limit, name, sequence);
   auto done = [work, flat, tensor, record](
                   std::exception_ptr error, int source) {
     try {

@@ -11,26 +11,33 @@ Lane::~Lane() {
   close();
 }
 
-void Lane::submit(std::function<void()> job, bool callerWaits) {
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (!callerWaits || busy_ || !queue_.empty()) {
-      queue_.push_back(std::move(job));
-      if (!thread_.joinable()) {
-        sigset_t all, before;
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &before);
-        thread_ = std::thread([this] { run(); });
-        pthread_sigmask(SIG_SETMASK, &before, nullptr);
-      }
-      cv_.notify_all();
-      return;
-    }
-    busy_ = true;
+bool Lane::tryStart() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (busy_ || !queue_.empty()) {
+    return false;
   }
-  job();
+  busy_ = true;
+  return true;
+}
+
+void Lane::finish() {
   std::lock_guard<std::mutex> lock(mutex_);
   busy_ = false;
+  if (!queue_.empty() || watched_) {
+    cv_.notify_all();
+  }
+}
+
+void Lane::submit(std::function<void()> job) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  queue_.push_back(std::move(job));
+  if (!thread_.joinable()) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    thread_ = std::thread([this] { run(); });
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  }
   cv_.notify_all();
 }
 
@@ -59,6 +66,7 @@ void Lane::run() {
 
 bool Lane::drain(Milliseconds limit) {
   std::unique_lock<std::mutex> lock(mutex_);
+  watched_ = true;
   return cv_.wait_for(
       lock, limit, [this] { return !busy_ && queue_.empty(); });
 }
@@ -72,6 +80,7 @@ void Lane::close() {
   }
   {
     std::lock_guard<std::mutex> lock(mutex_);
+    watched_ = true;
     closed_ = true;
     cv_.notify_all();
   }

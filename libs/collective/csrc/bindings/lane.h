@@ -21,8 +21,13 @@ class Lane {
  public:
   ~Lane();
 
-  // `job` must not throw. Returns after the job if it ran here.
-  void submit(std::function<void()> job, bool callerWaits);
+  // True if the lane is free: the caller must now do its work on its own
+  // thread and then call finish().
+  bool tryStart();
+  void finish();
+
+  // Leaves the job to the lane's thread. It must not throw.
+  void submit(std::function<void()> job);
 
   // Waits until nothing is queued or running; false when the limit is over.
   bool drain(Milliseconds limit);
@@ -38,6 +43,7 @@ class Lane {
   std::deque<std::function<void()>> queue_;
   bool busy_ = false;
   bool closed_ = false;
+  bool watched_ = false; // somebody waits for the lane to become free
   std::thread thread_;
 };
 

@@ -78,7 +78,7 @@ void GroupState::setOnSever(std::function<void()> fn) {
 
 void Wait::expire(const std::string& waitingFor) {
   const std::string message = "Timed out waiting " +
-      std::to_string(deadline_.limit().count()) + "ms for " + operation_ +
+      std::to_string(deadline_.limit().count()) + "ms for " + operation() +
       " on group " + state_.group() + ": " + waitingFor +
       ". Look for a rank that is stuck or did not call the operation, or give "
       "the group a longer timeout";
@@ -93,7 +93,7 @@ void Wait::peerLeft(int rank) {
   }
   state_.check();
   const std::string message = state_.nameOf(rank) + " has left group " +
-      state_.group() + " (it destroyed the group or ended) but " + operation_ +
+      state_.group() + " (it destroyed the group or ended) but " + operation() +
       " still needs it; every rank must issue the same operations before "
       "destroy_process_group";
   state_.fail(ErrorKind::peerLost, message);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 #include <functional>
 #include <mutex>
 #include <string>
@@ -73,8 +74,16 @@ class Wait {
  public:
   static constexpr int kSliceMs = 50;
 
-  Wait(GroupState& state, Milliseconds limit, std::string operation)
-      : state_(state), deadline_(limit), operation_(std::move(operation)) {}
+  // `operation` must be a literal; the number is part of its name if not 0.
+  Wait(
+      GroupState& state,
+      Milliseconds limit,
+      const char* operation,
+      uint64_t number = 0)
+      : state_(state),
+        deadline_(limit),
+        operation_(operation),
+        number_(number) {}
 
   // Throws if the group failed or the time is up. `describe` says who is
   // being waited for; it is called only for the message.
@@ -99,8 +108,11 @@ class Wait {
     return deadline_.remaining();
   }
 
-  const std::string& operation() const {
-    return operation_;
+  // "all_reduce #7"
+  std::string operation() const {
+    return number_ == 0
+        ? std::string(operation_)
+        : std::string(operation_) + " #" + std::to_string(number_);
   }
 
  private:
@@ -108,7 +120,8 @@ class Wait {
 
   GroupState& state_;
   Deadline deadline_;
-  std::string operation_;
+  const char* operation_;
+  uint64_t number_;
 };
 
 } // namespace trainyard::collective
