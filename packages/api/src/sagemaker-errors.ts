@@ -35,7 +35,8 @@ export const instanceLimitExceeded = (
   jsonError('ResourceLimitExceeded', {
     message:
       `The account-level service limit '${instanceType} for training job usage' is ${limit} Instances, with current ` +
-      `utilization of ${used} Instances and a request delta of ${requested} Instances. Ask the operator to raise it.`,
+      `utilization of ${used} Instances and a request delta of ${requested} Instances. ` +
+      `Ask for at most ${limit}, or have the operator raise "hosts" in the service's config.json.`,
     instanceType,
     limit,
     used,

@@ -11,6 +11,7 @@ import type {
   Tag,
 } from '@trainyard/api';
 import {
+  instanceLimitExceeded,
   jsonError,
   parseArn,
   parseS3Uri,
@@ -19,7 +20,6 @@ import {
   trainingJobNameTaken,
   trainingJobNotFound,
 } from '@trainyard/api';
-import { neverFits } from '../placement/placement.ts';
 import type { HostStore } from '../store/host-store.ts';
 import type { Job, JobStore, ListQuery, Transition } from '../store/job-store.ts';
 import { isTerminal } from './lifecycle.ts';
@@ -82,12 +82,7 @@ export class JobCommands {
         .open()
         .filter((job) => job.stage !== 'queued')
         .reduce((sum, job) => sum + job.spec.instanceCount, 0);
-      throw jsonError('ResourceLimitExceeded', {
-        message: neverFits(spec.instanceType, hostLimit, spec.instanceCount, inUse),
-        instanceType: spec.instanceType,
-        limit: hostLimit,
-        requested: spec.instanceCount,
-      });
+      throw instanceLimitExceeded(spec.instanceType, hostLimit, inUse, spec.instanceCount);
     }
     if (!jobs.insert({ arn, request, spec, tags: request.Tags ?? [] })) throw trainingJobNameTaken(arn);
     for (const notice of ignoredNotices(request)) hosts.notice(spec.name, 1, null, 'MemberIgnored', notice);

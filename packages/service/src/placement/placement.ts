@@ -52,12 +52,3 @@ export function place(hostLimit: number, queue: readonly Waiting[], holders: rea
 function hosts(count: number): string {
   return count === 1 ? '1 host' : `${count} hosts`;
 }
-
-/** AWS's sentence for a request that can never fit, with the real numbers. */
-export function neverFits(instanceType: string, hostLimit: number, requested: number, inUse: number): string {
-  return (
-    `The account-level service limit '${instanceType} for training job usage' is ${hostLimit} Instances, with current ` +
-    `utilization of ${inUse} Instances and a request delta of ${requested} Instances. This machine offers ${hostLimit} ` +
-    `hosts; ask for at most that many, or raise "hosts" in the service's config.json (or --hosts).`
-  );
-}
