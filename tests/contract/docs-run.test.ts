@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { readPage, tableBelow, transcriptsOf, userPages } from '../docs/markdown.ts';
+import { nameIn, readPage, tableBelow, transcriptsOf, userPages } from '../docs/markdown.ts';
 import { createReader, PATIENCE_MS, type Reader } from '../docs/run-page.ts';
 
 let reader: Reader;
@@ -49,7 +49,7 @@ test('answers and events have the members that docs/api.md lists', async () => {
     seen.set(type!, Object.keys(JSON.parse(data!) as object).toSorted());
   }
   const listed = tableBelow(api, 'Events').map(([type, data]): [string, string[]] => [
-    type!,
+    nameIn(type),
     names(data!.split(/[:;]/)[0]!),
   ]);
   expect(Object.fromEntries(seen)).toEqual(Object.fromEntries(listed));

@@ -1,43 +1,35 @@
-import { execFile } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import { ERROR_CATALOGUE, parseRequest } from '@trainyard/api';
-import { LAUNCHER_VARIABLES, VARIABLES } from '@trainyard/launch';
-import { PROBLEMS } from '@trainyard/sdk';
 import { describe, expect, test } from 'vitest';
 import { checkTypes } from '../docs/check-types.ts';
+import { GENERATED_TABLES, helpOf } from '../docs/generated.ts';
 import {
   allPages,
   anchorsOf,
+  commandsOfCli,
   linked,
   linksOf,
+  nameIn,
   readPage,
   section,
   tableBelow,
   userPages,
 } from '../docs/markdown.ts';
-import { optionRows } from '../docs/option-docs.ts';
 import { variablesRead } from '../docs/program-variables.ts';
 import { ROOT } from '../support/service.ts';
 
-const run = promisify(execFile);
+const UPDATE = 'tests/docs/update.ts writes it anew';
 
 describe('tables say what the code says', () => {
-  const environment = readPage('docs/environment.md');
-  const errors = readPage('docs/errors.md');
-  const estimators = readPage('docs/estimators.md');
-
-  test('every variable that a script sees, whose word counts, and why', () => {
-    expect(tableBelow(environment, 'What a script sees')).toEqual(
-      VARIABLES.map(({ name, strength, reason }) => [name, strength === 'fixed' ? 'ours' : 'yours', reason]),
-    );
-    expect(tableBelow(environment, 'What launchers add')).toEqual(Object.entries(LAUNCHER_VARIABLES));
+  test.each(GENERATED_TABLES)('$path: $heading', ({ path, heading, rows }) => {
+    expect(rows().length).toBeGreaterThan(0);
+    expect(tableBelow(readPage(path), heading), UPDATE).toEqual(rows());
   });
 
   test('every variable that our programs read', () => {
-    const documented = tableBelow(environment, "What Trainyard's programs read").map(([name]) => name!);
-    expect(documented.toSorted()).toEqual(variablesRead());
+    const documented = tableBelow(readPage('docs/environment.md'), "What Trainyard's programs read");
+    expect(documented.map(([name]) => nameIn(name)).toSorted()).toEqual(variablesRead());
   });
 
   test.each([
@@ -46,62 +38,31 @@ describe('tables say what the code says', () => {
     ['s3', 'S3'],
     ['client', 'Before an answer'],
   ] as const)('every code of the protocol %s, its status and who acts', (protocol, heading) => {
-    const rows = tableBelow(errors, heading);
-    expect(rows.map(([code, status, actor]) => [code, Number(status), actor])).toEqual(
+    const rows = tableBelow(readPage('docs/errors.md'), heading);
+    expect(rows.map(([code, status, actor]) => [nameIn(code), Number(status), actor])).toEqual(
       Object.entries(ERROR_CATALOGUE[protocol]).map(([code, { status, actor }]) => [code, status, actor]),
     );
     for (const [code, , , advice] of rows) expect(advice, code).toMatch(/\w.*\.$/);
   });
 
-  test('every problem of options', () => {
-    expect(tableBelow(errors, 'Problems of options')).toEqual(Object.entries(PROBLEMS));
-  });
-
-  test.each([
-    ['SessionOptions', 'session.ts'],
-    ['PyTorchOptions', 'frameworks/pytorch.ts'],
-    ['EstimatorOptions', 'estimator.ts'],
-    ['SourceOptions', 'estimator-options.ts'],
-    ['CommonOptions', 'estimator-options.ts'],
-    ['FitOptions', 'estimator-base.ts'],
-    ['TrainingInputOptions', 'inputs.ts'],
-    ['FileSystemInputOptions', 'inputs.ts'],
-  ])('every member of %s with its default and its doc comment', (name, file) => {
-    const rows = optionRows(`packages/sdk/src/${file}`, name);
-    expect(rows.length).toBeGreaterThan(0);
-    for (const row of rows) expect(section(estimators, name)).toContain(`| ${row.join(' | ')} |\n`);
-    expect(tableBelow(estimators, name)).toHaveLength(rows.length);
-  });
-
   test('every package of the repository is in README.md', () => {
-    const rows = tableBelow(readPage('README.md'), 'Packages').map(
-      ([cell]) => /`packages\/(\w+)`/.exec(cell!)?.[1],
-    );
-    expect(rows.toSorted()).toEqual(['api', 'cli', 'launch', 'sdk', 'service']);
+    const rows = tableBelow(readPage('README.md'), 'Packages');
+    const named = rows.map(([cell]) => /`packages\/(\w+)`/.exec(cell!)?.[1]);
+    expect(named.toSorted()).toEqual(readdirSync(join(ROOT, 'packages')).toSorted());
   });
 });
 
 describe('the help of each command', () => {
   const page = readPage('docs/cli.md');
-  const commands = [...page.text.matchAll(/^#+ trainyard ?(.*)$/gm)].map((match) => match[1]!);
+  const commands = commandsOfCli(page);
 
   test.each(commands)('trainyard %s', async (words) => {
-    const program = join(ROOT, 'packages/cli/dist/trainyard.mjs');
-    const env = { PATH: process.env['PATH'] ?? '', HOME: '/home/you' };
-    const { stdout } = await run(process.execPath, [program, ...words.split(' ').filter(Boolean), '--help'], {
-      env,
-    });
-    expect(section(page, `trainyard ${words}`.trim())).toContain(`\`\`\`text\n${stdout.trimEnd()}\n\`\`\`\n`);
+    const shown = section(page, `trainyard ${words}`.trim());
+    expect(shown, UPDATE).toContain(`\`\`\`text\n${await helpOf(words)}\n\`\`\`\n`);
   });
 
   test('no command is left out', async () => {
-    const env = { PATH: process.env['PATH'] ?? '', HOME: '/home/you' };
-    const { stdout } = await run(
-      process.execPath,
-      [join(ROOT, 'packages/cli/dist/trainyard.mjs'), '--help'],
-      { env },
-    );
-    const named = [...stdout.matchAll(/^ {2}([a-z]+)(?: |$)/gm)].map((match) => match[1]!);
+    const named = [...(await helpOf('')).matchAll(/^ {2}([a-z]+)(?: |$)/gm)].map((match) => match[1]!);
     expect(commands.filter((words) => /^[a-z]+$/.test(words)).toSorted()).toEqual(
       named.filter((name) => name !== 'help').toSorted(),
     );

@@ -84,7 +84,7 @@ export function section(page: Page, heading: string): string {
   return body;
 }
 
-/** Cells of the first table below a heading, without its head; backticks around a whole cell are taken off. */
+/** Cells of the first table below a heading, without its head. */
 export function tableBelow(page: Page, heading: string): string[][] {
   const rows = /(?:^\| .*\n)+/m.exec(section(page, heading))?.[0].trimEnd().split('\n') ?? [];
   if (rows.length < 3) throw new Error(`${page.path} has no table below "${heading}"`);
@@ -92,9 +92,16 @@ export function tableBelow(page: Page, heading: string): string[][] {
     row
       .slice(2, -2)
       .split(' | ')
-      .map((cell) => cell.trim().replace(/^`([^`]+)`$/, '$1')),
+      .map((cell) => cell.trim()),
   );
 }
+
+/** The name in a cell, without backticks. */
+export const nameIn = (cell: string | undefined): string => cell?.replace(/^`([^`]+)`$/, '$1') ?? '';
+
+/** The commands that docs/cli.md has a section for, without `trainyard`. */
+export const commandsOfCli = (page: Page): string[] =>
+  [...page.text.matchAll(/^#+ trainyard ?(.*)$/gm)].map((match) => match[1]!);
 
 /** Relative links and images outside fences, with the heading they name. */
 export function linksOf({ text }: Page): { target: string; anchor: string }[] {
