@@ -1,1 +1,9 @@
-"""placeholder"""
+"""`import torch.sagemaker as tsm`: the interface of SageMaker's model-parallel library, version 2.
+
+https://docs.aws.amazon.com/sagemaker/latest/dg/distributed-model-parallel-v2-reference.html
+"""
+
+from torch.sagemaker.state_handler import init, is_initialized, state
+from torch.sagemaker.transform import transform
+
+__all__ = ["init", "is_initialized", "state", "transform"]

@@ -1,7 +1,8 @@
 """`import smdistributed.modelparallel.torch as smp`: the interface of SageMaker's model-parallel library, version 1."""
 
-from smdistributed.modelparallel.torch import exceptions, model, nn
+from smdistributed.modelparallel.torch import amp, exceptions, model, nn, patches
 from trainyard_parallel.checkpoint import load, resume_from_checkpoint, save, save_checkpoint
+from trainyard_parallel.checkpointing import checkpoint, checkpoint_sequential, set_activation_checkpointing
 from trainyard_parallel.errors import absent as _absent
 from trainyard_parallel.messages import (
     CommGroup,
@@ -91,9 +92,6 @@ rdp_rank, rdp_size, get_rdp_group, get_rdp_process_group = _family("rdp")
 get_world_process_group = _family("world")[3]
 
 
-checkpoint = _absent("smp.checkpoint", "use torch.utils.checkpoint inside a module")
-checkpoint_sequential = _absent("smp.checkpoint_sequential", "use torch.utils.checkpoint inside a module")
-set_activation_checkpointing = _absent("smp.set_activation_checkpointing", "use torch.utils.checkpoint inside a module")
 delay_param_initialization = _absent("smp.delay_param_initialization", "create the model as usual")
 model_creation = _absent("smp.model_creation", "use smp.tensor_parallelism()")
 register_parameter = _absent("smp.register_parameter", "use smp.nn.DistributedModule.split_parameter")

@@ -1,0 +1,79 @@
+"""A v1 script in processes of its own, with the environment that each launcher sets."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent / "v1_script.py"
+SECONDS = 180
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def variables(launcher, rank, size):
+    """What the launcher gives to a rank, beside SageMaker's own variables."""
+    if launcher == "mpirun":
+        names = ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE")
+    else:
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    return dict(zip(names, map(str, (rank, size, rank, size))))
+
+
+def launch(launcher, size, parameters):
+    base = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_", "RANK", "WORLD_", "LOCAL_", "MASTER_", "SM_"))}
+    base |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+        "SM_HP_MP_PARAMETERS": json.dumps(parameters),
+        "SM_FRAMEWORK_PARAMS": json.dumps({"sagemaker_mpi_enabled": launcher == "mpirun"}),
+        "TRAINYARD_PARALLEL_TIMEOUT_SECONDS": "60",
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT)],
+            env=base | variables(launcher, rank, size),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+    try:
+        outputs = [process.communicate(timeout=SECONDS)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert [process.returncode for process in processes] == [0] * size, "\n".join(outputs)
+    return [line for line in outputs[0].splitlines() if line.startswith("epoch")]
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return launch("torchrun", 1, {"microbatches": 4})
+
+
+@pytest.mark.parametrize("launcher", ["mpirun", "torchrun"])
+def test_a_script_trains_the_same_on_two_stages(alone, launcher):
+    lines = launch(launcher, 2, {"partitions": 2, "microbatches": 4})
+    assert len(lines) == 3
+    for line, expected in zip(lines, alone):
+        _, epoch, _, loss, *shape = line.split()
+        _, other, _, value, *size = expected.split()
+        # Float32 with Adadelta.
+        assert epoch == other and shape == size and float(loss) == pytest.approx(float(value), rel=1e-5)
+    assert float(lines[-1].split()[3]) < float(lines[0].split()[3])
+
+
+def test_impossible_degrees_end_every_rank_with_all_numbers():
+    with pytest.raises(AssertionError, match="2 ranks but pipeline_parallel_degree 3 × tensor_parallel_degree 1"):
+        launch("mpirun", 2, {"partitions": 3})

@@ -1,0 +1,86 @@
+"""Hybrid sharding for v2: the constructor of FSDP1 over FSDP2, with shard groups of `hybrid_shard_degree` ranks.
+
+`from torch.sagemaker.fsdp import FullyShardedDataParallel as FSDP` in place of torch.distributed.fsdp's class, which
+refuses CPUs and does not know tensor-parallel groups.
+"""
+
+import torch
+import torch.distributed as dist
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.sagemaker.state_handler import state
+
+from trainyard_parallel.errors import SMPConfigError, SMPRuntimeError, not_available
+
+KEEP_GATHERED = ("SHARD_GRAD_OP", "_HYBRID_SHARD_ZERO2")
+
+
+def FullyShardedDataParallel(
+    module,
+    process_group=None,
+    sharding_strategy=None,
+    cpu_offload=None,
+    auto_wrap_policy=None,
+    backward_prefetch=None,
+    mixed_precision=None,
+    ignored_modules=None,
+    param_init_fn=None,
+    device_id=None,
+    sync_module_states=False,
+    forward_prefetch=False,
+    limit_all_gathers=True,
+    use_orig_params=False,
+    ignored_states=None,
+    device_mesh=None,
+    post_param_init_fn=None,
+):
+    """Shards the module in place and returns it; every rank calls it, before the optimizer is made.
+
+    Shard groups are runs of data-parallel ranks (inside them, tensor-parallel ranks vary fastest); other ranks
+    replicate. Modules that `auto_wrap_policy` names are gathered one by one. `sync_module_states` gives all ranks the
+    values of the first rank of their data-parallel group. Prefetch and id arguments are accepted: FSDP2 decides itself.
+    """
+    if state.cfg is None:
+        raise SMPRuntimeError("FSDP was made before tsm.init(); call tsm.init() first")
+    absent = {
+        "cpu_offload": cpu_offload and cpu_offload.offload_params,
+        "ignored_modules": ignored_modules,
+        "ignored_states": ignored_states,
+        "param_init_fn": param_init_fn,
+        "post_param_init_fn": post_param_init_fn,
+    }
+    for name, value in absent.items():
+        if value:
+            raise not_available(f"FSDP's {name}", "leave it out")
+    if process_group is not None or device_mesh is not None:
+        raise not_available("FSDP's process_group and device_mesh", "set hybrid_shard_degree")
+    if sync_module_states:
+        spread(module)
+    dtypes = {parameter.dtype for parameter in module.parameters()}
+    if len(dtypes) != 1:
+        raise SMPConfigError(f"parameters have dtypes {sorted(map(str, dtypes))}; sharding needs one dtype")
+    dtype = dtypes.pop()
+    given = mixed_precision
+    policy = MixedPrecisionPolicy(
+        param_dtype=(given and given.param_dtype) or dtype, reduce_dtype=(given and given.reduce_dtype) or dtype
+    )
+    options = {
+        "mesh": state.mesh["replicate", "shard"],
+        "mp_policy": policy,
+        "reshard_after_forward": getattr(sharding_strategy, "name", None) not in KEEP_GATHERED,
+    }
+    if auto_wrap_policy is not None:
+        # Children before parents, as nested sharding needs.
+        for child in reversed(list(module.modules())):
+            elements = sum(parameter.numel() for parameter in child.parameters())
+            if child is not module and auto_wrap_policy(module=child, recurse=False, nonwrapped_numel=elements):
+                fully_shard(child, **options)
+    return fully_shard(module, **options)
+
+
+def spread(module):
+    with torch.no_grad():
+        for tensor in [*module.parameters(), *module.buffers()]:
+            local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+            for axis in ("shard", "replicate"):
+                group = state.mesh.get_group(axis)
+                dist.broadcast(local, dist.get_global_rank(group, 0), group=group)

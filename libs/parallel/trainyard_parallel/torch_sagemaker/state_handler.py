@@ -1,0 +1,85 @@
+"""What v2 knows about this process. Attributes may be read and set before `init`, as public scripts do."""
+
+import json
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
+
+from trainyard_parallel import config, process
+from trainyard_parallel.errors import SMPRuntimeError
+
+
+class Ranker:
+    """Replicas of a shard: ranks with equal place inside a shard group; tensor-parallel ranks vary fastest."""
+
+    def __init__(self, world, tp, shard):
+        self.world, self.width = world, tp * shard
+
+    def get_rep_rank(self, rank):
+        return rank // self.width
+
+    def get_rep_groups(self):
+        return [list(range(first, self.world, self.width)) for first in range(self.width)]
+
+
+class SagemakerState:
+    def __init__(self):
+        self.reset()
+
+    def reset(self):
+        """Back to the state before `init`."""
+        self.cfg = None
+        self.rank, self.world_size = 0, 1
+        self.hybrid_shard_degree = self.tensor_parallel_degree = 1
+        self.context_parallel_degree = self.expert_parallel_degree = 1
+        self.tp_size, self.tp_rank, self.tp_process_group = 1, 0, None
+        self.cp_size, self.cp_rank, self.cp_process_group = 1, 0, None
+        self.ep_rank, self.rep_rank_process_group, self.world_process_group = 0, None, None
+        self.sm_activation_offloading = False
+        self.ranker, self.mesh = None, None
+
+    @property
+    def shard_size(self):
+        """Ranks in a shard group: hybrid_shard_degree, or all data-parallel ranks where that is 0."""
+        return self.hybrid_shard_degree or self.world_size // self.tensor_parallel_degree
+
+
+state = SagemakerState()
+
+
+def init(config_or_path=None):
+    """Reads the configuration and makes process groups; every rank calls it once.
+
+    The launcher's parameters win over a dictionary, or a path of a JSON file, given here. Joins the default process
+    group if the script has not. Raises SMPConfigError with all problems.
+    """
+    if state.cfg is not None:
+        raise SMPRuntimeError("tsm.init was called twice; call it once")
+    given = config.from_environment()
+    if given is None and isinstance(config_or_path, str):
+        with open(config_or_path) as file:
+            given = json.load(file)
+    given = given if given is not None else config_or_path or {}
+    size = dist.get_world_size() if dist.is_initialized() else process.discover().size
+    cfg = config.parse_v2(given, size)
+    own = process.join()
+    for key, value in vars(cfg).items():
+        if hasattr(state, key):
+            setattr(state, key, value)
+    state.cfg, state.rank, state.world_size = cfg, own.rank, own.size
+    state.tp_size, state.tp_rank = cfg.tensor_parallel_degree, own.rank % cfg.tensor_parallel_degree
+    # Names of the axes, slowest first.
+    state.mesh = DeviceMesh(
+        own.device.type,
+        torch.arange(own.size).reshape(-1, state.shard_size, state.tp_size),
+        mesh_dim_names=("replicate", "shard", "tp"),
+    )
+    state.tp_process_group = state.mesh.get_group("tp")
+    state.rep_rank_process_group = state.mesh.get_group("replicate")
+    state.world_process_group = dist.group.WORLD
+    state.ranker = Ranker(own.size, state.tp_size, state.shard_size)
+
+
+def is_initialized():
+    return state.cfg is not None
