@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { ExecutorHandle } from '../../../packages/service/src/executors/executor.ts';
+import type { ExecutorHandle } from '@trainyard/service';
 import { until } from '../../support/until.ts';
 import { LocalHarness, type Rung, ROOT, visibleScratch } from './local-harness.ts';
 

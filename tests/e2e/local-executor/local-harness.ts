@@ -1,13 +1,10 @@
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import type { ExecutorHandle, GangPlan } from '../../../packages/service/src/executors/executor.ts';
+import type { ExecutorHandle, GangPlan } from '@trainyard/service';
 import type { ExecutorHarness } from '../../../packages/service/src/executors/executor.contract.ts';
 // Executors are not public; their process tests are the one place outside the service that opens one.
-import {
-  LocalExecutor,
-  type LocalExecutorOptions,
-} from '../../../packages/service/src/executors/local/local-executor.ts';
+import { LocalExecutor, type LocalExecutorOptions } from '@trainyard/service';
 import { until } from '../../support/until.ts';
 import { HostShell } from './host-shell.ts';
 
