@@ -1,4 +1,5 @@
 import { executorContract } from '../../packages/service/src/executors/executor.contract.ts';
+import { initTests } from './local-executor/init-tests.ts';
 import { isolationTests } from './local-executor/isolation-tests.ts';
 import { LocalHarness } from './local-executor/local-harness.ts';
 
@@ -11,4 +12,5 @@ if (process.getuid?.() === 0) {
 }
 
 executorContract('the local executor, rung user-namespaces', () => LocalHarness.open('user-namespaces'));
+initTests('user-namespaces');
 isolationTests('user-namespaces');

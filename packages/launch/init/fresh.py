@@ -54,7 +54,8 @@ class FreshInterpreter:
         """One sentence when the program's own directories hold something that a fresh interpreter would load instead of what is loaded."""
         listed = request.environment.get(b'PYTHONPATH')
         entries = [os.fsdecode(entry) for entry in listed.split(b':')] if listed else []
-        first = os.path.dirname(os.path.realpath(os.fsdecode(request.argv[0]))) if request.kind == b'script' else ''
+        script = os.path.join(request.cwd, request.argv[0])
+        first = os.path.dirname(os.path.realpath(os.fsdecode(script))) if request.kind == b'script' else ''
         for place, entry in enumerate([first, *entries]):
             directory = os.path.join(os.fsdecode(request.cwd), entry)
             try:
@@ -94,8 +95,10 @@ class FreshInterpreter:
             wanted = signal.SIG_IGN if number in request.ignored else _HANDLERS.get(number, signal.SIG_DFL)
             if signal.getsignal(number) not in (wanted, None):
                 signal.signal(number, wanted)
-        signal.pthread_sigmask(signal.SIG_SETMASK, request.blocked)
+        # Threads of libraries inherit the mask: a signal that one of them took would not wake the program's own thread.
+        signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
         self._be_new(request)
+        signal.pthread_sigmask(signal.SIG_SETMASK, request.blocked)
 
     def run(self, request):
         """Never returns."""
@@ -129,6 +132,8 @@ class FreshInterpreter:
         known = [os.path.abspath(entry) for entry in listed.split(':')] if listed else []
         sys.path[:] = [first[request.kind](), *dict.fromkeys(known + self._search_path)]
         _open_streams(request.unbuffered or bool(os.environ.get('PYTHONUNBUFFERED')))
+        if hasattr(threading.main_thread(), '_set_native_id'):
+            threading.main_thread()._set_native_id()
         _reseed()
         _set_threads(os.environ.get('OMP_NUM_THREADS'))
 
@@ -163,16 +168,19 @@ def _open_streams(unbuffered):
             is_terminal = raw.isatty()
             raw_only = unbuffered and writes
             buffer = raw if raw_only else io.BufferedWriter(raw) if writes else io.BufferedReader(raw)
-            stream = io.TextIOWrapper(buffer, 'utf-8', errors, newline='\n' if writes else None, write_through=raw_only,
-                                      line_buffering=not raw_only and writes and (is_terminal or name == 'stderr'))
+            stream = io.TextIOWrapper(buffer, 'utf-8', errors, newline='\n' if writes else None, write_through=unbuffered,
+                                      line_buffering=not unbuffered and (is_terminal or name == 'stderr'))
             stream.mode = 'w' if writes else 'r'
         setattr(sys, name, stream)
         setattr(sys, '__%s__' % name, stream)
 
 
 def _reseed():
-    """torch's default generator is left alone: in every fresh process it has the same seed, and the server never draws from it."""
+    """Whatever a fresh process seeds from the system: otherwise all ranks of all jobs would draw the same numbers."""
     random.seed()
+    torch = sys.modules.get('torch')
+    if torch is not None:
+        torch.default_generator.seed()
     numpy_random = sys.modules.get('numpy.random')
     if numpy_random is not None:
         numpy_random.seed()
@@ -254,11 +262,16 @@ def _report(error):
             sys.stdout.flush()
     except OSError:
         pass
+    second = None
     try:
         sys.excepthook(type(error), error, traceback)
     except SystemExit as exit_request:
         return _exit_status(exit_request)
-    except BaseException as second:  # noqa: B036
+    except BaseException as failure:  # noqa: B036
+        second = failure
+    if second is not None:
+        second.__context__ = None
+        second.__traceback__ = second.__traceback__.tb_next
         sys.stderr.write('Error in sys.excepthook:\n')
         sys.__excepthook__(type(second), second, second.__traceback__)
         sys.stderr.write('\nOriginal exception was:\n')

@@ -1,6 +1,7 @@
 """Init: the first process of a host. DESIGN.md sections 3 and 4 are its contract."""
 
 import os
+import resource
 import select
 import signal
 import socket
@@ -11,9 +12,18 @@ import spawns
 from control_socket import ControlConnection
 from remote_shell import ShellConnection
 
+if processes.LINUX:
+    import syscalls
+
 # A container's usual set without the ones that reach beyond it (bit numbers of linux/capability.h): CHOWN,
-# DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP, NET_BIND_SERVICE, NET_RAW, SYS_CHROOT.
-JOB_CAPABILITIES = sum(1 << number for number in (0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18))
+# DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP, NET_BIND_SERVICE, SYS_CHROOT. Without NET_RAW too:
+# a packet socket would show the script the agent's requests, and in them the token.
+JOB_CAPABILITIES = sum(1 << number for number in (0, 1, 3, 4, 5, 6, 7, 8, 10, 18))
+
+# AUDIT_WRITE, which init and agent have and nothing else in a host. It is of no use to them; but the kernel opens memory,
+# environment and descriptors of a process only to one that has all of its capabilities, and so to no script, although
+# that runs as the same user. Chosen because it does next to nothing and container engines give it.
+GUARD_CAPABILITY = 1 << 29
 
 _FIRST_RESTART_S, _LAST_RESTART_S, _STEADY_S = 0.2, 5.0, 60.0
 _TERM_GRACE_S = 1.5
@@ -35,6 +45,7 @@ class Init:
         self._host = host
         self._owns_namespace = owns_namespace
         self._lifeline = lifeline
+        self._agent_input = _content(host['agent']['stdin'])
         self._by_pid = {}
         self._connections = {}
         self._agent = None
@@ -83,21 +94,19 @@ class Init:
             self._serve(self._pause_ms())
 
     def spawn(self, key, argv, env, cwd, stdout, stderr):
-        files = [os.open('/dev/null', os.O_RDONLY)]
+        env = {**env, 'TRAINYARD_INIT_SOCKET': self.socket_path}
+        nothing = os.open('/dev/null', os.O_RDONLY)
         try:
-            for path in (stdout, stderr):
-                files.append(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644))
-            env = {**env, 'TRAINYARD_INIT_SOCKET': self.socket_path}
-            spawn = spawns.start(key, argv, env, cwd, files)
+            self.spawns[key] = self.start(key, argv, env, cwd, [nothing, stdout, stderr])
         finally:
-            for fd in files:
-                os.close(fd)
-        self.spawns[key] = spawn
-        self.adopt(spawn)
-        return spawn
+            os.close(nothing)
+        return self.spawns[key]
 
-    def adopt(self, spawn):
+    def start(self, key, argv, env, cwd, files):
+        """`spawns.start` with the rights of the job, and from then on looked after."""
+        spawn = spawns.start(key, argv, env, cwd, files, _confine if self._owns_namespace else None)
         self._by_pid[spawn.pid] = spawn
+        return spawn
 
     def signal_group(self, spawn, number):
         """The leader may have ended while its group lives on; the number stays taken until the group is empty."""
@@ -152,17 +161,29 @@ class Init:
         if self._agent is not None or self._ending is not None or time.monotonic() < self._agent_due:
             return
         self.agent_restarts += 1
-        log = os.open(self._host['inside']['runDir'] + '/agent.log', os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        nothing = os.open('/dev/null', os.O_RDONLY)
+        # A script can put a link there, and init can write where a script cannot.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        log = os.open(self._host['inside']['runDir'] + '/agent.log', flags, 0o600)
         env = {**self._host['agent']['env'], 'TRAINYARD_INIT_SOCKET': self.socket_path}
+        prepare = _forbid_core_dumps if self._owns_namespace else None
         try:
-            self._agent = spawns.start('agent', self._host['agent']['argv'], env, '/', [nothing, log, log])
+            with self._agent_stdin() as stdin:
+                self._agent = spawns.start('agent', self._host['agent']['argv'], env, '/', [stdin.fileno(), log, log], prepare)
         except OSError as error:
             os.write(log, ('init: %s\n' % error.strerror).encode())
             self._schedule_agent(0.0)
         finally:
             os.close(log)
-            os.close(nothing)
+
+    def _agent_stdin(self):
+        """What the agent has to know, to be read once: a file, or a descriptor that can be read again, is there for others too."""
+        if self._agent_input is None:
+            return open('/dev/null', 'rb')
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with ours:
+            ours.setblocking(False)  # it fits into the buffer; if it ever did not, init must not wait
+            ours.sendall(self._agent_input)
+        return theirs
 
     def _agent_ended(self, status):
         lived_s = (spawns.now_ms() - self._agent.started_at) / 1000
@@ -232,3 +253,21 @@ class Init:
     def _drop(self, connection):
         self._connections.pop(connection.sock.fileno(), None)
         connection.sock.close()
+
+
+def _content(path):
+    if path is None:
+        return None
+    with open(path, 'rb') as file:
+        return file.read()
+
+
+def _confine():
+    syscalls.limit_capabilities(JOB_CAPABILITIES)
+
+
+def _forbid_core_dumps():
+    """A script may signal the agent, and a core would show its memory. Of 0 bytes would still go to a program that the machine
+    names for cores; of 1 goes nowhere. Raising the hard limit again takes a capability that no script has."""
+    if resource.getrlimit(resource.RLIMIT_CORE)[1] != 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))

@@ -4,6 +4,7 @@ Uses the C parts `_socket` and `_signal`, because importing their wrappers would
 """
 
 import os
+import select
 import sys
 
 import _signal
@@ -27,22 +28,76 @@ class Cold(Exception):
 
 
 def main():
-    interpreter = os.environb.get(b'TRAINYARD_PYTHON')
+    interpreter = start_up.environment_at_start().get(b'TRAINYARD_PYTHON')
     if not interpreter:
         sys.stderr.write('trainyard-python: TRAINYARD_PYTHON is not set; it must name the interpreter of the runtime\n')
         raise SystemExit(127)
     arguments = [os.fsencode(argument) for argument in sys.argv[1:]]
     _to_rank_files()
+    signals = Signals()
     try:
-        connection = _ask(interpreter, arguments)
+        lines = _ask(interpreter, arguments, signals)
     except Cold as cold:
         if os.environb.get(b'TRAINYARD_PRELOAD') == b'explain':
             sys.stderr.write('trainyard-python: fresh interpreter: %s\n' % cold)
+        signals.give_back()
         _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
         if hasattr(_signal, 'SIGXFSZ'):
             _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
         os.execv(interpreter, [interpreter] + arguments)
-    _end_like(_attend(connection))
+    _end_like(signals.forward(lines))
+
+
+class Signals:
+    """What is sent to this process is meant for the program that it stands for. When we are killed, the connection closes and the
+    forked interpreter is killed too.
+
+    Numbers come through a pipe that the C handler writes to: a Python handler would not run while the process waits in a read that it
+    entered just after the signal."""
+
+    def __init__(self):
+        self._old = {}
+        self._pipe = None
+
+    def hold(self):
+        """From now on signals wait for the program: it may run, and tell others so, before we know."""
+        self._pipe, write = os.pipe()
+        os.set_blocking(self._pipe, False)
+        os.set_blocking(write, False)
+        _signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        for number in _FORWARDED:
+            if _signal.getsignal(number) != _signal.SIG_IGN:
+                self._old[number] = _signal.signal(number, lambda *_: None)
+
+    def give_back(self):
+        """For a fresh interpreter in our place: it starts as we did, and what came meanwhile comes again."""
+        if self._pipe is None:
+            return
+        _signal.set_wakeup_fd(-1)
+        for number, handler in self._old.items():
+            _signal.signal(number, handler)
+        for number in self._arrived():
+            os.kill(os.getpid(), number)
+
+    def forward(self, lines):
+        """Passes signals on until the server has one more line, and returns it; empty when it has gone."""
+        while not lines.has_next():
+            ready, _, _ = select.select([self._pipe, lines.sock], [], [])
+            if self._pipe in ready:
+                for number in self._arrived():
+                    try:
+                        lines.sock.send(b'%d\n' % number)
+                    except OSError:
+                        pass
+            if lines.sock in ready and not lines.fill():
+                return b''
+        return lines.next()
+
+    def _arrived(self):
+        try:
+            return os.read(self._pipe, 4096)
+        except BlockingIOError:
+            return b''
 
 
 def _to_rank_files():
@@ -57,8 +112,8 @@ def _to_rank_files():
         os.close(fd)
 
 
-def _ask(interpreter, arguments):
-    """The connection to a forked interpreter that runs `arguments`. @raises Cold"""
+def _ask(interpreter, arguments, signals):
+    """What the server says of a forked interpreter that runs `arguments`. @raises Cold"""
     environment = os.environb
     if environment.get(b'TRAINYARD_PRELOAD') == b'0':
         raise Cold('TRAINYARD_PRELOAD is 0')
@@ -84,16 +139,18 @@ def _ask(interpreter, arguments):
             b'1', interpreter, b'unbuffered' if unbuffered else b'', kind, os.getcwdb(),
             b','.join(b'%d' % number for number in ignored), b','.join(b'%d' % number for number in _blocked()),
             b'%d' % len(arguments), b'%d' % first, *arguments, *(key + b'=' + value for key, value in environment.items())])
-        reply = _read_line(sock)
+        lines = Lines(sock)
+        reply = lines.next()
         if reply.startswith(b'nonce '):
+            signals.hold()
             sock.sendall(reply + b'\n')
-            reply = _read_line(sock)
+            reply = lines.next()
     except OSError as error:
         raise Cold('the fork server cannot be asked: %s' % error) from error
     if not reply.startswith(b'pid '):
-        raise Cold((reply or b'the fork server ended').decode('utf-8', 'replace'))
+        raise Cold((reply[len(b'cold '):] or b'the fork server ended').decode('utf-8', 'replace'))
     sock.settimeout(None)
-    return sock
+    return lines
 
 
 def _check_script(path):
@@ -125,29 +182,29 @@ def _send_request(sock, fields):
         sent += sock.send(message[sent:])
 
 
-def _read_line(sock):
-    line = b''
-    while not line.endswith(b'\n'):
-        data = sock.recv(4096)
-        if not data:
-            return b''
-        line += data
-    return line[:-1]
+class Lines:
+    """What a socket says, by lines; several may arrive at once."""
 
+    def __init__(self, sock):
+        self.sock = sock
+        self._data = b''
 
-def _attend(sock):
-    """Passes signals on until the forked interpreter has ended; returns the server's last line. When we are killed, the connection
-    closes and the forked interpreter is killed too."""
-    def forward(number, _frame):
-        try:
-            sock.send(b'%d\n' % number)
-        except OSError:
-            pass
+    def has_next(self):
+        return b'\n' in self._data
 
-    for number in _FORWARDED:
-        if _signal.getsignal(number) != _signal.SIG_IGN:
-            _signal.signal(number, forward)
-    return _read_line(sock)
+    def fill(self):
+        """Reads some more; False at the end."""
+        data = self.sock.recv(4096)
+        self._data += data
+        return bool(data)
+
+    def next(self):
+        """The next line, empty when the server has gone."""
+        while not self.has_next():
+            if not self.fill():
+                return b''
+        line, _, self._data = self._data.partition(b'\n')
+        return line
 
 
 def _end_like(last):
@@ -162,6 +219,7 @@ def _end_like(last):
         import resource
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     if number != _signal.SIGKILL:
+        _signal.set_wakeup_fd(-1)
         _signal.signal(number, _signal.SIG_DFL)
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (number,))
     os.kill(os.getpid(), number)

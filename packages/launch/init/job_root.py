@@ -1,5 +1,6 @@
 """PID 1 of a job: owns the job's network, starts the inits, tells the gang process when one has ended."""
 
+import contextlib
 import json
 import os
 import select
@@ -93,13 +94,16 @@ def _init(plan, member, channel, lifeline):
         netlink.add_address('eth0', member['address'], _PREFIX_LENGTH)
         netlink.set_up('eth0')
         netlink.add_default_route(plan['gatewayAddress'])
+        _allow_ping()
         socket.sethostname(member['name'])
         init = host.Init(member, True, lifeline)
         init.listen()
         rootfs.enter(plan, member)
         syscalls.forbid_new_privileges()
-        syscalls.limit_capabilities(host.JOB_CAPABILITIES)
-        syscalls.set_dumpable(0)  # no ptrace of init, although it has no more privileges than the job
+        syscalls.limit_capabilities(host.JOB_CAPABILITIES | host.GUARD_CAPABILITY)
+        if not syscalls.permitted_capabilities() & host.GUARD_CAPABILITY:
+            raise OSError('the capability AUDIT_WRITE is not among those of the service; it keeps the agent closed to scripts')
+        syscalls.set_dumpable(0)  # also what init's children are until they have become a program
     except OSError as error:
         channel.send(str(error).encode())
         return
@@ -108,6 +112,12 @@ def _init(plan, member, channel, lifeline):
         return
     channel.close()
     init.run()
+
+
+def _allow_ping():
+    """Without NET_RAW it needs this; nothing else does."""
+    with contextlib.suppress(OSError), open('/proc/sys/net/ipv4/ping_group_range', 'w', encoding='ascii') as file:
+        file.write('0 0')
 
 
 def _watch(inits, control, lifeline):

@@ -4,7 +4,6 @@ import os
 import socket
 
 import frames
-import spawns
 
 
 class ShellConnection:
@@ -55,8 +54,8 @@ class ShellConnection:
         if len(self._files) != 3:
             raise ValueError('a remote command needs stdin, stdout and stderr, got %d descriptors' % len(self._files))
         home = env.get(b'HOME', b'/')
-        self._spawn = spawns.start(None, ['/bin/sh', '-c', command], env, home if os.path.isdir(home) else b'/', self._files)
-        self._init.adopt(self._spawn)
+        home = home if os.path.isdir(home) else b'/'
+        self._spawn = self._init.start(None, ['/bin/sh', '-c', command], env, home, self._files)
         self._close_files()
 
     def _over(self, reply=None):

@@ -60,29 +60,43 @@ def signal_number(name):
         raise ValueError('signal %r is unknown here; use a name such as TERM' % (name,)) from None
 
 
-def start(key, argv, env, cwd, files):
-    """Starts `argv` with descriptors `files` as stdin, stdout and stderr.
+def start(key, argv, env, cwd, files, prepare=None):
+    """Starts `argv` with `files` as stdin, stdout and stderr: descriptors, or paths of files to append to.
 
     @param env bytes or str keys and values; the complete environment.
-    @raises OSError when the program or the directory cannot be used.
+    @param prepare called in the child before it opens, enters or runs anything that a caller has named.
+    @raises OSError when the program, the directory or a file cannot be used.
     """
     report_read, report_write = os.pipe()
     pid = os.fork()
     if pid == 0:
+        path = ''
         try:
             os.setsid()
             for number in _RESET:
                 signal.signal(number, signal.SIG_DFL)
             signal.set_wakeup_fd(-1)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            if prepare is not None:
+                prepare()
             # Out of the way first: a source may have the number of another's target.
-            sources = [os.dup(fd) for fd in files]
-            for target, source in enumerate(sources):
-                os.dup2(source, target)
+            sources = [os.dup(file if isinstance(file, int) else files[0]) for file in files]
+            for target, source in enumerate([*sources, report_write]):
+                if source != target:
+                    os.dup2(source, target)
+            report_write = len(files)
+            os.set_inheritable(report_write, False)
+            # What init has open is not to be reached by a path such as /proc/self/fd/7.
+            os.closerange(report_write + 1, 4096)
+            for target, file in enumerate(files):
+                if not isinstance(file, int):
+                    path = file
+                    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), target)
+            path = ''
             os.chdir(cwd)
             os.execvpe(argv[0], argv, env)
         except OSError as error:
-            os.write(report_write, b'%d' % error.errno)
+            os.write(report_write, b'%d %s' % (error.errno, os.fsencode(path)))
         except BaseException:  # noqa: B036 - the copy of init must never run on
             os.write(report_write, b'%d' % errno.EINVAL)
         finally:
@@ -92,6 +106,8 @@ def start(key, argv, env, cwd, files):
         failure = report.read()
     if failure:
         os.waitpid(pid, 0)
-        number = int(failure)
-        raise OSError(number, 'cannot start %r: %s (cwd %s)' % (os.fsdecode(argv[0]), os.strerror(number), os.fsdecode(cwd)))
+        number, _, path = os.fsdecode(failure).partition(' ')
+        reason = os.strerror(int(number))
+        raise OSError(int(number), 'cannot write to %s: %s' % (path, reason) if path else 'cannot start %r: %s (cwd %s)' % (
+            os.fsdecode(argv[0]), reason, os.fsdecode(cwd)))
     return Spawn(key, pid)

@@ -4,6 +4,8 @@ A preloaded interpreter has read its start-up variables already, and so have the
 have made a difference is answered by a fresh interpreter. The fork server itself starts with none of these variables set and LANG=C.UTF-8.
 """
 
+import os
+
 # Read by the interpreter, the loader, the allocator, or a numerical library when it is loaded.
 _READ_AT_START = (
     b'PYTHON', b'LD_', b'GLIBC_TUNABLES', b'MALLOC_', b'GCONV_PATH', b'OMP_', b'KMP_', b'GOMP_', b'MKL_', b'MKLDNN_', b'DNNL_',
@@ -16,6 +18,19 @@ _HANDLED = (
     b'PYTHONPATH', b'PYTHONUNBUFFERED', b'PYTHON_EXEC', b'OMP_NUM_THREADS', b'TORCH_NCCL_', b'TORCH_ELASTIC_', b'TORCH_HOME', b'TORCH_EXTENSIONS_DIR',
     b'LC_ALL', b'LC_CTYPE',
 )
+
+def environment_at_start():
+    """The variables that this process was started with (bytes). In the C locale Python adds LC_CTYPE to its own, which a program started
+    by us would take for its user's wish."""
+    try:
+        with open('/proc/self/environ', 'rb') as file:
+            given = file.read()
+    except OSError:
+        return os.environb
+    if not (b'\0' + given).count(b'\0LC_CTYPE='):
+        os.environb.pop(b'LC_CTYPE', None)
+    return os.environb
+
 
 _LOCALES = (b'C.UTF-8', b'C.utf8')
 

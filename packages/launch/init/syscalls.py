@@ -149,3 +149,11 @@ def limit_capabilities(allowed, bounding=None):
         data[3 * word + 1] &= mask
         data[3 * word + 2] = 0
     _check(_libc.capset(ctypes.byref(header), ctypes.byref(data)), 'capset')
+
+
+def permitted_capabilities():
+    """Bit mask."""
+    header = (ctypes.c_uint32 * 2)(_LINUX_CAPABILITY_VERSION_3, 0)
+    data = (ctypes.c_uint32 * 6)()
+    _check(_libc.capget(ctypes.byref(header), ctypes.byref(data)), 'capget')
+    return data[1] | data[4] << 32

@@ -185,9 +185,9 @@ export function isolationTests(rung: Exclude<Rung, 'processes'>): void {
       );
       expect(output.split('\n')).toEqual([
         'CapInh 0000000000000000',
-        'CapPrm 00000000000425fb',
-        'CapEff 00000000000425fb',
-        'CapBnd 00000000000425fb',
+        'CapPrm 00000000000405fb',
+        'CapEff 00000000000405fb',
+        'CapBnd 00000000000405fb',
         'CapAmb 0000000000000000',
         'NoNewPrivs 1',
         'mount -1',
@@ -310,9 +310,7 @@ export function isolationTests(rung: Exclude<Rung, 'processes'>): void {
             ),
       );
       expect(output).toMatch(/^service\n\d+\n\d+\n\d+\n$/);
-      const bootstrap = JSON.parse(
-        (await harness.shell(isolated, 'algo-1').run('cat /run/trainyard/agent.json')).output,
-      );
+      const bootstrap = JSON.parse(readFileSync(harness.bootstrapPath(isolated, 'algo-1'), 'utf8'));
       expect(bootstrap).toMatchObject({
         egressEnvironment: {},
         isolation: rung,

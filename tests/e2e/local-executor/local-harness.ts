@@ -139,6 +139,12 @@ export class LocalHarness implements ExecutorHarness {
     rmSync(this.dataDir, { recursive: true, force: true });
   }
 
+  /** What its agent is told at the start; on the machine, for hosts with namespaces do not see it. */
+  bootstrapPath(handle: ExecutorHandle, host: string): string {
+    const { directory, runRoot } = stateOf(handle);
+    return join(runRoot === null ? join(directory, 'hosts', host) : join(runRoot, host), 'agent.json');
+  }
+
   /** Pid of a host's init on the machine. */
   initPid(handle: ExecutorHandle, host: string): number {
     const status = JSON.parse(readFileSync(join(stateOf(handle).directory, 'status.json'), 'utf8'));

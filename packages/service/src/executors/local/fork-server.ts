@@ -134,8 +134,8 @@ export class ForkServers {
   }
 
   async #start(python: string, directory: string, fingerprint: string): Promise<ProcessIdentity> {
-    await rm(directory, { recursive: true, force: true });
     await mkdir(join(directory, 'jobs'), { recursive: true, mode: 0o700 });
+    await forget(directory);
     const log = await open(join(directory, 'log'), 'w', 0o600);
     const { initDir, idleSeconds = 3600 } = this.#options;
     const controlPath = join(directory, 'control.sock');
@@ -218,7 +218,13 @@ function listen(control: Socket, status: ForkServerStatus, logPath: string): voi
 async function end({ control, process, directory }: Server): Promise<void> {
   control.destroy();
   await endProcess(process);
-  await rm(directory, { recursive: true, force: true });
+  await forget(directory);
+}
+
+/** Leaves the directories: running hosts have them mounted, and find the sockets of the next server in them. */
+async function forget(directory: string): Promise<void> {
+  const names = ['jobs/fork.sock', 'control.sock', 'server.json'];
+  await Promise.all(names.map((name) => rm(join(directory, name), { force: true })));
 }
 
 /** It has nothing to tidy up, and while it imports it does not listen. */

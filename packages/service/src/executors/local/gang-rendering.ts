@@ -73,7 +73,15 @@ export function renderGang(plan: GangPlan, settings: RenderSettings): GangRender
       inside: { runDir: place.insideRun },
       mounts: host.mounts.map((mount) => ({ ...mount, target: insideTarget(mount.target, place) })),
       agent: {
-        argv: [settings.nodePath, settings.agentPath, join(place.insideRun, 'agent.json')],
+        // SIGUSR1 would open Node's inspector, and with it the agent's memory, to every script of the host.
+        argv: [
+          settings.nodePath,
+          '--disable-sigusr1',
+          settings.agentPath,
+          runRoot === null ? '-' : bootstrapPath(place, runRoot),
+        ],
+        /** What init reads and gives to each agent; null where the agent reads the file itself. */
+        stdin: runRoot === null ? bootstrapPath(place, runRoot) : null,
         env: { HOME: place.home, PATH: SYSTEM_PATH, LANG: 'C.UTF-8' },
       },
     };
@@ -108,7 +116,7 @@ export function renderGang(plan: GangPlan, settings: RenderSettings): GangRender
       egressEnvironment:
         runRoot === null && !plan.networkIsolated ? egressEnvironment(Object.keys(addresses)) : {},
     };
-    return { path: join(place.runDir, 'agent.json'), mode: 0o600, text: json(bootstrap) };
+    return { path: bootstrapPath(place, runRoot), mode: 0o600, text: json(bootstrap) };
   });
   return {
     jobName: plan.jobName,
@@ -155,6 +163,10 @@ function placesOf({ host }: HostLaunch, attemptDirectory: string, runRoot: strin
   const runDir = join(runRoot, host);
   return { directory, mlDir, runDir, insideRun: runDir, mlRoot: mlDir, home: join(directory, 'home') };
 }
+
+/** It holds the host's token: with namespaces it lies where the host does not see it. */
+const bootstrapPath = (place: HostPlaces, runRoot: string | null): string =>
+  join(runRoot === null ? place.directory : place.runDir, 'agent.json');
 
 /** Without namespaces a path below `/opt/ml` means the same place below the host's private directory. */
 function insideTarget(target: string, place: HostPlaces): string {
