@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -56,7 +57,8 @@ class Library:
         if mpi:
             command = [f"{mpi}/bin/mpirun", "-n", str(ranks)]
             version = subprocess.run([command[0], "--version"], capture_output=True, text=True).stdout
-            self.version = version.splitlines()[0] if version else "unknown"
+            named = [line.strip() for line in version.splitlines() if "ersion" in line or "MPI" in line]
+            self.version = " ".join((named or ["unknown"])[0].split())
             if "Open MPI" in version or "open-mpi" in version.lower():
                 command += ["--allow-run-as-root", "--map-by", ":OVERSUBSCRIBE", "--bind-to", "none"]
             environment.update(I_MPI_PIN="0", I_MPI_FABRICS="shm", PATH=f"{mpi}/bin:{environment['PATH']}")
@@ -221,6 +223,8 @@ def main():
     parser.add_argument("--max-foreign", type=float, default=0.10)
     parser.add_argument("--out", required=True, help="path without extension; .json, .md and .svg are written")
     options = parser.parse_args()
+    # Ends the ranks and the network also when the run is cut short.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
     sizes = [int(size) for size in options.sizes.split(",")]
     ops = options.ops.split(",")
@@ -258,6 +262,7 @@ def main():
                     times["copy"] = copy_seconds(size)
                     after, elapsed = cpu_times(pids), time.perf_counter() - clock
                     foreign = (after[0] - before[0] - (after[1] - before[1])) / (elapsed * os.cpu_count())
+                    foreign = max(foreign, 0)  # clock ticks are coarse
                     samples.setdefault((op, size), []).append((foreign, times))
                 median = {n: statistics.median(t[n] for _, t in samples[op, size]) for n in times}
                 print(op, human(size), {n: f"{v * 1e6:.0f} us" for n, v in median.items()}, flush=True)
