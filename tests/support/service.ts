@@ -211,16 +211,18 @@ export interface HostProcess {
 /** The processes of a job with the host each is in. */
 export function hostProcesses(service: TestService, job: string): HostProcess[] {
   return processesOf(`${service.dataDir}/jobs/${job}/`).map((pid) => {
-    let host: string | null = null;
-    try {
-      host = (
-        JSON.parse(readFileSync(`/proc/${pid}/root/run/trainyard/agent.json`, 'utf8')) as { host: string }
-      ).host;
-    } catch {
-      // Outside, or gone.
-    }
-    return { pid, host, command: commandOf(pid) };
+    return { pid, host: hostOf(pid), command: commandOf(pid) };
   });
+}
+
+/** By the directory of the machine that it sees as `/run/trainyard`; null outside the hosts, and when it has gone. */
+function hostOf(pid: number): string | null {
+  try {
+    const mounts = readFileSync(`/proc/${pid}/mountinfo`, 'utf8');
+    return /\/hosts\/([^/ ]+)\/run \/run\/trainyard /.exec(mounts)?.[1] ?? null;
+  } catch {
+    return null;
+  }
 }
 
 function commandOf(pid: number | string): string {

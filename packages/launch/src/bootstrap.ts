@@ -14,9 +14,11 @@ export interface Bootstrap extends AgentBootstrap {
   runDirectory: string;
 }
 
-/** @throws Error naming the file and the member that is missing or has the wrong type. */
+/** @param path `-` for the standard input. @throws Error naming the file and the member that is missing or has the wrong type. */
 export function readBootstrap(path: string): Bootstrap {
-  const file = JSON.parse(readFileSync(path, 'utf8')) as Partial<Bootstrap> & { isolation?: string };
+  const file = JSON.parse(readFileSync(path === '-' ? 0 : path, 'utf8')) as Partial<Bootstrap> & {
+    isolation?: string;
+  };
   const text = (name: keyof AgentBootstrap): string => {
     const value = file[name];
     if (typeof value === 'string' && value !== '') return value;

@@ -24,7 +24,7 @@ import { StateStore } from './state.ts';
 const VERSION = '0.1.0';
 
 /**
- * The agent of one host: `node agent.mjs [agent.json]`. Wires the parts and runs one attempt. Exit 0 means that the
+ * The agent of one host: `node agent.mjs AGENT_JSON`, where `-` is the standard input. Wires the parts and runs one attempt. Exit 0 means that the
  * attempt is over and init may end the host; after any other end init starts it again and it goes on.
  */
 async function main(): Promise<void> {

@@ -145,11 +145,10 @@ async function prepareScript(
 
 /** Null when the runtime has no mpirun. @throws HostFailure for an MPI that is not Open MPI */
 async function findMpi(plan: AttemptPlan, packages: RuntimePackages): Promise<MpiInstallation | null> {
-  const path = [...plan.runtime.binDirs, process.env.PATH ?? ''].join(':');
+  // Settings in the job's home could name a plugin, and this is a process of the agent, closed to the job's code.
+  const env = { PATH: [...plan.runtime.binDirs, process.env.PATH ?? ''].join(':'), HOME: '/dev/null' };
   const text = await new Promise<string | null>((resolve) => {
-    execFile('mpirun', ['--version'], { env: { ...process.env, PATH: path } }, (error, stdout) =>
-      resolve(error ? null : stdout),
-    );
+    execFile('mpirun', ['--version'], { env }, (error, stdout) => resolve(error ? null : stdout));
   });
   if (text === null) return null;
   const major = openMpiMajor(text);
