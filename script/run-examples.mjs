@@ -67,7 +67,7 @@ async function runReadme(example) {
 }
 
 async function runTypeScript() {
-  const output = await shell('node examples/typescript/train.ts');
+  const output = await shell('bin/node examples/typescript/train.ts');
   const line = output.split('\n').find((text) => text.includes('left its model at'));
   if (!line) throw new Error(`it did not say where the model is:\n${output}`);
   return line;

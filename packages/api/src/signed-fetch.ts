@@ -1,4 +1,4 @@
-import type { CredentialsSource } from './credentials.ts';
+import type { Credentials, CredentialsSource } from './credentials.ts';
 import { clientError } from './errors.ts';
 import type { Hasher } from './hasher.ts';
 import { sha256Hex, signHeaders, UNSIGNED_PAYLOAD } from './sigv4/sign.ts';
@@ -51,21 +51,28 @@ export function createSignedFetch(options: ConnectionOptions): SignedFetch {
     const payloadHash = request.payloadHash ?? (await hashOf(request.service, body, options.hasher));
     for (let attempt = 1; ; attempt++) {
       const isLast = attempt >= maxAttempts;
-      const answer = await send(request, body, payloadHash, options, Date.now() + clockOffsetMs).catch(
-        (error) => {
-          request.signal?.throwIfAborted();
-          if (!isLast) return null;
-          const tries = `${attempt} ${attempt === 1 ? 'try' : 'tries'}`;
-          throw clientError(
-            'ConnectionFailed',
-            {
-              message: `No answer from ${request.method} ${originOf(request.url)} after ${tries}: ${causeOf(error)}. Check that the service runs and the endpoint is right.`,
-              url: request.url,
-            },
-            error,
-          );
-        },
-      );
+      // Keys that cannot be had are not a service that does not answer: their error goes to the caller as it is.
+      const credentials =
+        typeof options.credentials === 'function' ? await options.credentials() : options.credentials;
+      const answer = await send(
+        request,
+        body,
+        payloadHash,
+        { ...options, credentials },
+        Date.now() + clockOffsetMs,
+      ).catch((error) => {
+        request.signal?.throwIfAborted();
+        if (!isLast) return null;
+        const tries = `${attempt} ${attempt === 1 ? 'try' : 'tries'}`;
+        throw clientError(
+          'ConnectionFailed',
+          {
+            message: `No answer from ${request.method} ${originOf(request.url)} after ${tries}: ${causeOf(error)}. Check that the service runs and the endpoint is right.`,
+            url: request.url,
+          },
+          error,
+        );
+      });
       if (answer) {
         const offset = clockOffset(answer);
         const isSkewed = answer.status === 403 && Math.abs(offset - clockOffsetMs) > CLOCK_TOLERANCE_MS;
@@ -91,7 +98,7 @@ async function send(
   request: SignedRequest,
   body: Uint8Array | Blob | undefined,
   payloadHash: string,
-  { credentials, region, hasher, fetch = globalThis.fetch }: ConnectionOptions,
+  { credentials, region, hasher, fetch = globalThis.fetch }: ConnectionOptions & { credentials: Credentials },
   now: number,
 ): Promise<Response> {
   const { service, method, url, signal } = request;
@@ -100,7 +107,7 @@ async function send(
     url,
     headers: request.headers ?? {},
     payloadHash,
-    credentials: typeof credentials === 'function' ? await credentials() : credentials,
+    credentials,
     region,
     service,
     now,

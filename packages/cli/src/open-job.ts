@@ -1,5 +1,5 @@
 import { isServiceError } from '@trainyard/api';
-import type { DescribeTrainingJobResponse, TrainingJob } from '@trainyard/sdk';
+import type { DescribeTrainingJobResponse, Session, TrainingJob } from '@trainyard/sdk';
 import { EXIT_CODE } from './exit-code.ts';
 import { commandLine, openSession, type SessionFlags } from './session-options.ts';
 import { UserError } from './user-error.ts';
@@ -11,11 +11,12 @@ import { UserError } from './user-error.ts';
 export async function openJob(
   name: string,
   flags: SessionFlags,
-): Promise<{ job: TrainingJob; description: DescribeTrainingJobResponse }> {
+): Promise<{ job: TrainingJob; description: DescribeTrainingJobResponse; session: Session }> {
   const { TrainingJob } = await import('@trainyard/sdk');
-  const job = new TrainingJob(name, await openSession(flags));
+  const session = await openSession(flags);
+  const job = new TrainingJob(name, session);
   try {
-    return { job, description: await job.describe() };
+    return { job, description: await job.describe(), session };
   } catch (error) {
     if (!isServiceError(error, 'ValidationException', 'ResourceNotFound')) throw error;
     const list = commandLine(['jobs', 'list'], flags);

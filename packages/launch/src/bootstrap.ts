@@ -6,6 +6,8 @@ import type { AgentBootstrap } from '@trainyard/api';
 export interface Bootstrap extends AgentBootstrap {
   /** False where hosts share the machine's file system and network: names do not resolve, ports are shared. */
   isolated: boolean;
+  /** All hosts of the job run on one machine and share its cores. */
+  sharesMachine: boolean;
   /** Host name → address under which the job's hosts reach each other; empty when names resolve. */
   hostAddresses: Record<string, string>;
   /** Variables that lead script and pip to the internet through the job's door. */
@@ -35,6 +37,7 @@ export function readBootstrap(path: string): Bootstrap {
     stateDir: text('stateDir'),
     mlRoot: text('mlRoot'),
     isolated: file.isolation !== 'processes',
+    sharesMachine: file.isolation !== undefined,
     hostAddresses: file.hostAddresses ?? {},
     egressEnvironment: file.egressEnvironment ?? {},
     runDirectory: dirname(text('initSocket')),

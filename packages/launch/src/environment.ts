@@ -25,6 +25,8 @@ export interface EnvironmentContext {
   layer: { site: string; bin: string; preloadable: boolean } | null;
   credentials: AccessCredentials | null;
   isolated: boolean;
+  /** A rank's part of the machine that all hosts of the job share; null where a host has its machine to itself. */
+  coresPerRank: number | null;
   egressEnvironment: Readonly<Record<string, string>>;
   initSocket: string;
   home: string;
@@ -183,6 +185,13 @@ export const VARIABLES: readonly Variable[] = [
     reason:
       '0 where ranks must not be forked from the preloaded server: switched off, or requirements.txt replaced a preloaded package.',
     value: ({ plan, layer }) => (plan.runtime.preload && (layer?.preloadable ?? true) ? undefined : '0'),
+  },
+  {
+    name: 'OMP_NUM_THREADS',
+    strength: 'default',
+    reason:
+      'Hosts of this executor share one machine: each rank gets its part of the cores instead of all of them.',
+    value: ({ coresPerRank }) => coresPerRank?.toString(),
   },
   {
     name: 'GLOO_SOCKET_IFNAME',

@@ -72,11 +72,18 @@ export function environmentContext(job: JobReading, facts: LaunchFacts): Environ
     layer,
     credentials: plan.networkIsolated ? null : credentials,
     isolated: bootstrap.isolated,
+    coresPerRank: coresPerRank(job, facts),
     egressEnvironment: plan.networkIsolated ? {} : bootstrap.egressEnvironment,
     initSocket: bootstrap.initSocket,
     home: homeDirectory(bootstrap),
     systemPath: process.env.PATH ?? SYSTEM_PATH,
   };
+}
+
+function coresPerRank(job: JobReading, { plan, bootstrap, hardware }: LaunchFacts): number | null {
+  if (!bootstrap.sharesMachine || plan.hosts.length === 1) return null;
+  const ranks = plan.hosts.length * processesPerHost(job.parameters, hardware, plan.instanceType);
+  return Math.max(1, Math.floor(hardware.cpuCount / ranks));
 }
 
 /** What this host will start. @throws HostFailure when the job cannot be launched */

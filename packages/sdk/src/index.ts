@@ -45,4 +45,4 @@ export { Session } from './session.ts';
 export type { SessionOptions } from './session.ts';
 export { TrainingJob } from './training-job.ts';
 export type { FollowOptions } from './training-job.ts';
-export type { TrainyardApi } from './trainyard-api.ts';
+export type { TrainyardApi, TrainyardJob } from './trainyard-api.ts';

@@ -1,6 +1,20 @@
 import type { ServiceError, SignedFetch } from '@trainyard/api';
 import { clientError, errorFromCode } from '@trainyard/api';
 
+export interface TrainyardJob {
+  attempt: number;
+  waitReason: string | null;
+  /** What differs from the request, and what happened on the way. */
+  notices: { code: string; message: string; host: string | null; attempt: number; at: number }[];
+  hosts: {
+    host: string;
+    phase: string | null;
+    exitCode: number | null;
+    signal: string | null;
+    gone: string | null;
+  }[];
+}
+
 /** The calls that a Trainyard service has besides AWS's, below `/_trainyard/v1/`. */
 export interface TrainyardApi {
   /** Lets jobs use a directory of the service's machine in place. The same path keeps its id. */
@@ -11,6 +25,8 @@ export interface TrainyardApi {
     lastEventId: string | null,
     signal?: AbortSignal,
   ): Promise<ReadableStream<Uint8Array>>;
+  /** What DescribeTrainingJob cannot say: notices, why a job waits, where each host stands. */
+  describeJob(jobName: string): Promise<TrainyardJob>;
   /** Ends the service. Its jobs keep running and are adopted by the next start. */
   shutdown(): Promise<void>;
 }
@@ -39,6 +55,10 @@ export function createTrainyardApi(url: string, signedFetch: SignedFetch): Train
     registerFolder: async (path) => {
       const response = await call('POST', 'file-systems', { body: { path } });
       return ((await response.json()) as { fileSystemId: string }).fileSystemId;
+    },
+    describeJob: async (jobName) => {
+      const response = await call('GET', `jobs/${encodeURIComponent(jobName)}`);
+      return (await response.json()) as TrainyardJob;
     },
     openEvents: async (jobName, lastEventId, signal) => {
       const headers = {

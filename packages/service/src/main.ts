@@ -1,5 +1,6 @@
 import { ConfigError, readConfig } from './config.ts';
 import { isDiskFull } from './store/disk-reserve.ts';
+import { ExecutorError } from './executors/local/executor-error.ts';
 import { DirectoryInUse, startService } from './service.ts';
 
 /** `trainyard-service [--data DIR] [--port N] [--host ADDRESS] [--hosts N] [--embedded]` */
@@ -27,12 +28,21 @@ async function main(): Promise<number> {
       return 2;
     }
     const { code } = error as NodeJS.ErrnoException;
-    if (code === 'EADDRINUSE' || code === 'EACCES') {
+    if (
+      code === 'EADDRINUSE' ||
+      (code === 'EACCES' && (error as NodeJS.ErrnoException).syscall === 'listen')
+    ) {
       console.error(`trainyard: cannot listen: ${(error as Error).message}. Give another --port.`);
       return 2;
     }
     if (isDiskFull(error)) {
       console.error(`trainyard: cannot start: ${(error as Error).message}. Free space, then start again.`);
+      return 4;
+    }
+    if (error instanceof ExecutorError || code === 'ENOENT' || code === 'EACCES') {
+      console.error(
+        `trainyard: cannot start: ${(error as Error).message}. trainyard doctor says what this machine allows.`,
+      );
       return 4;
     }
     throw error;

@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { readFile, rm, rmdir, stat, statfs, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { LogBatch, RuntimePlan } from '@trainyard/api';
@@ -100,7 +100,7 @@ export async function startService(
       (jobs.get(name)?.spec.metricDefinitions ?? []).map(({ name: Name, regex: Regex }) => ({ Name, Regex })),
   });
 
-  const table = runtimeTable(process.env, dataDir);
+  const table = runtimeTable(withRuntimesOfClone(process.env, config.initDir), dataDir);
   const runtimePlan = (name: string): RuntimePlan => {
     const runtime = readRuntimes(table).runtimes.get(name);
     if (!runtime)
@@ -380,6 +380,14 @@ export async function startService(
       lock.release();
     },
   };
+}
+
+/** A service that the SDK started in a clone finds the runtimes that script/bootstrap made there. */
+function withRuntimesOfClone(environment: NodeJS.ProcessEnv, initDir: string): NodeJS.ProcessEnv {
+  const folder = join(initDir, '../../../.trainyard/runtimes');
+  return environment['TRAINYARD_RUNTIMES'] || !existsSync(folder)
+    ? environment
+    : { ...environment, TRAINYARD_RUNTIMES: folder };
 }
 
 function originOf(host: Host): { jobName: string; attempt: number; host: string } {

@@ -34,7 +34,7 @@ export function addJobs(program: Command): void {
       .command('describe')
       .description('everything about a job')
       .argument('<name>')
-      .option('--json', 'the answer of DescribeTrainingJob as JSON'),
+      .option('--json', 'the answer of DescribeTrainingJob as JSON, with "Trainyard" for notices and hosts'),
   ).action(describe);
   addSessionOptions(
     jobs
@@ -86,10 +86,12 @@ async function list(flags: JsonFlag & { max: number; status?: (typeof STATUSES)[
 }
 
 async function describe(name: string, flags: JsonFlag): Promise<void> {
-  const { description } = await openJob(name, flags);
+  const { description, session } = await openJob(name, flags);
   const terminal = terminalOn(process.stdout);
-  if (flags.json) printJson(terminal, description);
-  else terminal.write(describeJob(description));
+  const { trainyard } = await session.connect();
+  const more = trainyard ? await trainyard.describeJob(name) : null;
+  if (flags.json) printJson(terminal, more ? { ...description, Trainyard: more } : description);
+  else terminal.write(describeJob(description, more));
 }
 
 async function logs(name: string, flags: JsonFlag & { follow?: boolean }): Promise<void> {

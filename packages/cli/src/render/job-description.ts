@@ -1,10 +1,10 @@
 import { decodeHyperparameter, pythonStr } from '@trainyard/api';
-import type { DescribeTrainingJobResponse } from '@trainyard/sdk';
+import type { DescribeTrainingJobResponse, TrainyardJob } from '@trainyard/sdk';
 import { formatDuration } from './duration.ts';
 import { formatMetric } from './metric-course.ts';
 
 /** A description as lines of name and value, what a person asks for first; `--json` has the rest. */
-export function describeJob(job: DescribeTrainingJobResponse): string {
+export function describeJob(job: DescribeTrainingJobResponse, more: TrainyardJob | null = null): string {
   const { ResourceConfig: resources, SecondaryStatusTransitions: transitions = [] } = job;
   const userValues = Object.entries(job.HyperParameters ?? {}).filter(
     ([name]) => !name.startsWith('sagemaker_'),
@@ -13,6 +13,7 @@ export function describeJob(job: DescribeTrainingJobResponse): string {
     ['Name', job.TrainingJobName],
     ['Status', `${job.TrainingJobStatus} (${job.SecondaryStatus})`],
     ['Reason', job.FailureReason],
+    ['Waits', more?.waitReason ?? undefined],
     ['Hosts', resources && `${resources.InstanceCount} × ${resources.InstanceType}`],
     ['Image', job.AlgorithmSpecification?.TrainingImage],
     ['Script', asTyped(job.HyperParameters?.['sagemaker_program'])],
@@ -29,11 +30,20 @@ export function describeJob(job: DescribeTrainingJobResponse): string {
         `${Status.padEnd(12)} ${took.padEnd(12)} ${StatusMessage ?? ''}`.trimEnd(),
       ];
     }),
+    ...sayOnce(more?.notices ?? []).map((text, index): [string, string] => [
+      index === 0 ? 'Notices' : '',
+      text,
+    ]),
   ];
   return lines
     .filter((line): line is [string, string] => line[1] !== undefined && line[1] !== '')
     .map(([name, value]) => `${name.padEnd(17)}${value}\n`)
     .join('');
+}
+
+/** What every host says counts once. */
+function sayOnce(notices: TrainyardJob['notices']): string[] {
+  return [...new Set(notices.map(({ message }) => message))];
 }
 
 /** Estimators send values as JSON; a person reads what the script gets. */

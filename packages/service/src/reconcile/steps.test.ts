@@ -209,6 +209,9 @@ describe('the reconcile loop', () => {
     report('job', 'algo-1', exited(0));
     await settle();
     expect(jobs.get('job')!.stage).toBe('training');
+    expect(hosts.notices('job')).toEqual([]);
+    now += 6000;
+    await settle();
     expect(hosts.notices('job').map(({ code }) => code)).toEqual(['HostEndedEarlier']);
   });
 

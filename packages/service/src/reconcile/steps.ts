@@ -12,6 +12,8 @@ import type { Database } from '../store/database.ts';
 
 /** After another host failed: time for a last word before SIGKILL. The failed host itself may take 2 s; all ranks are gone within 5 s. */
 const PEER_FAILED_GRACE_MS = 2_000;
+/** Hosts of one job never end at the same instant; only a host that is waited for is worth a word. */
+const ENDED_EARLIER_MS = 5_000;
 /** How long hosts may take to answer a stop beyond its grace before they count as lost. */
 const STOP_SLACK_MS = 30_000;
 /** Hosts that started but whose agents never register count as lost. */
@@ -213,7 +215,9 @@ async function training(job: Job, context: StepContext): Promise<boolean> {
   if (trouble !== null) return trouble;
   if (hosts.every((host) => host.exited !== null))
     return apply(job, context, { stage: 'ending', endReason: 'script_ended' });
-  const ended = hosts.filter((host) => host.exited !== null);
+  const ended = hosts.filter(
+    (host) => host.exited !== null && context.now() - host.exited.at > ENDED_EARLIER_MS,
+  );
   if (ended.length > 0) {
     const others = hosts.filter((host) => host.exited === null).map((host) => host.host);
     for (const host of ended) {
