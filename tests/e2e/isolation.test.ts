@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createJob, finished, logLines, unpacked } from '../support/jobs.ts';
+import { expectAgentClosed } from '../support/secrets.ts';
 import { BUCKET, RUNTIME_PYTHON, startService, type TestService } from '../support/service.ts';
 
 /** A user without privileges and without files, `nobody` on most systems. */
@@ -189,6 +190,10 @@ describe.each(RUNGS)('on the rung $rung', ({ rung, uid, environment, skip }) => 
     });
     expect(existsSync('/etc/trainyard-was-here')).toBe(false);
   });
+
+  it.skipIf(skip !== null)('token, keys and memory of the agent are closed to a script', () =>
+    expectAgentClosed(service, 'none', ['algo-1'], false),
+  );
 });
 
 describe('all rungs', () => {

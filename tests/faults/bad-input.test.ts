@@ -8,6 +8,7 @@ import { type CreateTrainingJobRequest, createAwsClient, createS3Client, signHea
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { boto3 } from '../support/clients.ts';
 import { createJob, finished, logLines, unpacked } from '../support/jobs.ts';
+import { expectAgentClosed } from '../support/secrets.ts';
 import {
   BUCKET,
   IMAGE,
@@ -480,10 +481,12 @@ describe('odd but allowed input reaches the script as it was sent', () => {
       }
     });
 
-    // agent.json, with the host's token, is readable by scripts, which run as the agent's user. The keys that it
-    // gives reach no other job, but a script under network isolation should have none at all.
-    it.fails('keeps the keys of the agent from the script', () => {
-      for (const host of seen) expect(host.agent_keys).toBe('PermissionError');
-    });
+    it.skipIf(process.getuid?.() !== 0)('keeps everything of the agent from a script', () =>
+      expectAgentClosed(service, 'none', ['algo-1'], false),
+    );
+
+    it.skipIf(process.getuid?.() !== 0)('keeps everything of the agent from forked ranks', () =>
+      expectAgentClosed(service, 'torch_distributed', ['0', '1'], true),
+    );
   });
 });
