@@ -24,15 +24,16 @@ class RankFailed(AssertionError):
     """A rank raised, died or did not answer; the message holds what it said."""
 
 
-def serve(connection, rank, size, folder):
+def serve(connection, rank, size, folder, peer_seconds):
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(size))
+    os.environ["TRAINYARD_PARALLEL_TIMEOUT_SECONDS"] = str(peer_seconds)
     os.environ.pop("SM_HP_MP_PARAMETERS", None)
     import torch
     import torch.distributed as dist
 
     torch.set_num_threads(1)
     store = dist.FileStore(os.path.join(folder, "store"), size)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=PEER_SECONDS))
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=peer_seconds))
     while True:
         try:
             request = connection.recv()
@@ -50,13 +51,13 @@ def serve(connection, rank, size, folder):
 
 
 class World:
-    def __init__(self, size):
+    def __init__(self, size, peer_seconds=PEER_SECONDS):
         self.size = size
         self.folder = tempfile.mkdtemp(prefix="trainyard-parallel-")
         self.links, self.processes = [], []
         for rank in range(size):
             ours, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(theirs, rank, size, self.folder), daemon=True)
+            process = context.Process(target=serve, args=(theirs, rank, size, self.folder, peer_seconds), daemon=True)
             process.start()
             theirs.close()
             self.links.append(ours)

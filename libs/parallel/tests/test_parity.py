@@ -6,7 +6,7 @@ Bound: 1e-12 relative to the largest element of each tensor.
 import pytest
 
 import zoo
-from training import compare
+from training import compare, train
 
 BOUND = 1e-12
 PP2, TP2, DDP = {"pipeline_parallel_degree": 2}, {"tensor_parallel_degree": 2, "ddp": True}, {"ddp": True}
@@ -90,6 +90,19 @@ def test_sharded_data_parallel(worlds, ranks, degree, threshold):
         "microbatches": 3,
     }
     check(worlds(ranks), config)
+
+
+def bfloat16(rank):
+    config = {**DDP, "sharded_data_parallel_degree": 2, "bf16": True, "sdp_param_persistence_threshold": 100}
+    losses, weights = train(rank, config, "mlp", "sgd")
+    return losses, {str(value.dtype) for value in weights.values()}
+
+
+def test_sharded_data_parallel_in_bfloat16(worlds):
+    expected, _ = zoo.train_alone("mlp", "sgd")
+    for losses, dtypes in worlds(2).run(bfloat16):
+        assert dtypes == {"torch.bfloat16"}
+        assert losses == pytest.approx(expected, rel=2e-2)
 
 
 def test_the_reference_learns():

@@ -76,7 +76,7 @@ V1 = {
     "skip_tracing": flag(False),
     "fp16_params": flag(False, (False,)),
     "fp16": flag(False, (False,)),
-    "bf16": flag(False, (False,)),
+    "bf16": flag(False),
     "sharded_data_parallel_degree": count(1),
     "sdp_reduce_bucket_size": Key(5e8, "a positive number of elements", is_number(1, float("inf"))),
     "sdp_param_persistence_threshold": Key(1e6, "a number of elements", is_number(0, float("inf"))),
@@ -197,6 +197,8 @@ def parse_v1(given, world_size):
         )
     if sdp > 1 and cfg.shard_optimizer_state:
         problems.append("shard_optimizer_state true does not go with sharded_data_parallel_degree > 1, which shards it already")
+    if cfg.bf16 and sdp == 1:
+        problems.append("bf16 is True, which needs sharded_data_parallel_degree > 1; or use torch.autocast in the step")
     fail_on(problems, "SMP v1")
     cfg.partitions = pp
     if cfg.memory_weight is None:

@@ -44,6 +44,11 @@ def discover(environ=os.environ):
     return Process(0, 1, 0, 1)
 
 
+def longest_wait():
+    """How long a rank waits for a peer before it raises. Groups do not inherit it: pass it to each."""
+    return timedelta(seconds=float(os.environ.get(TIMEOUT_SECONDS, 1800)))
+
+
 def join(port=None):
     """Joins (or adopts) the default process group; returns the Process. Blocks until all ranks call it.
 
@@ -56,7 +61,7 @@ def join(port=None):
     backend = os.environ.get(BACKEND) or ("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     address = os.environ.get("MASTER_ADDR") or os.environ.get("SM_MASTER_ADDR") or "127.0.0.1"
     port = os.environ.get("MASTER_PORT") or port or PORT
-    timeout = timedelta(seconds=float(os.environ.get(TIMEOUT_SECONDS, 1800)))
+    timeout = longest_wait()
     if process.device.type == "cuda":
         torch.cuda.set_device(process.device)
     if process.size == 1 and "MASTER_PORT" not in os.environ:

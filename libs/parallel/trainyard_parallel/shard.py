@@ -26,6 +26,9 @@ def apply(model):
     if not is_on():
         return
     module = model.module
+    if state.cfg.bf16:
+        # As the original does: parameters, gradients and optimizer state are bfloat16; there is no loss scale.
+        module.to(torch.bfloat16)
     # Replicas are runs of ranks, so the matrix of global ranks is the list of shard groups.
     mesh = DeviceMesh(
         state.process.device.type, torch.tensor(state.topology.groups["sdp"]), mesh_dim_names=("replicate", "shard")

@@ -55,7 +55,7 @@ class State:
                 continue
             for ranks in groups:
                 # new_group is collective over the world, also for ranks outside.
-                group = dist.new_group(list(ranks))
+                group = dist.new_group(list(ranks), timeout=process.longest_wait())
                 if self.process.rank in ranks:
                     self._groups[kind] = group
 
