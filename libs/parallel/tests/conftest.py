@@ -1,8 +1,13 @@
 """Worlds that tests share; they are few at a time and gone at the end."""
 
 import pytest
+from hypothesis import settings
 
 from ranks import World
+
+# The same examples in every run, however slow the machine, and nothing kept beside the tests.
+settings.register_profile("steady", derandomize=True, deadline=None, database=None)
+settings.load_profile("steady")
 
 _worlds = {}
 
