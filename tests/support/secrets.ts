@@ -35,7 +35,7 @@ export async function expectAgentClosed(
     distribution,
     instances: 1,
     processes: ranks.length,
-    change: { EnableNetworkIsolation: true },
+    change: { EnableNetworkIsolation: true, Environment: forked ? {} : { TRAINYARD_PRELOAD: '0' } },
   });
   const file = join(service.dataDir, 'jobs', name, '1/hosts/algo-1/agent.json');
   await until('the host to be made', () => existsSync(file));
