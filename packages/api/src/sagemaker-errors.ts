@@ -36,7 +36,7 @@ export const instanceLimitExceeded = (
     message:
       `The account-level service limit '${instanceType} for training job usage' is ${limit} Instances, with current ` +
       `utilization of ${used} Instances and a request delta of ${requested} Instances. ` +
-      `Ask for at most ${limit}, or have the operator raise "hosts" in the service's config.json.`,
+      `Ask for at most ${limit}, or have the operator raise "hosts" in the service's config.json (or --hosts).`,
     instanceType,
     limit,
     used,
