@@ -45,10 +45,10 @@ describe('an interpreter from the fork server', () => {
     await servers?.stop();
     await harness?.close();
   });
-  const test = (title: string, body: () => Promise<void>): void => {
+  const test = (title: string, body: (skip: (reason: string) => never) => Promise<void>): void => {
     it(title, async (context) => {
-      if (skipped !== null) return context.skip(skipped);
-      await body();
+      if (skipped !== null) context.skip(skipped);
+      await body((reason) => context.skip(reason));
     });
   };
   const inHost = { TRAINYARD_PYTHON: PYTHON, TRAINYARD_PRELOAD: 'explain' };
@@ -140,13 +140,76 @@ describe('an interpreter from the fork server', () => {
     });
   });
 
-  test('it cannot be asked to run in another host or with other privileges than the asking process', async () => {
+  test('it runs in the host of the asking process, with no privilege more', async () => {
     const shell = harness.shell(handle, 'algo-2');
-    const { output } = await shell.run(
-      `${shell.insideRun}/bin/trainyard-python -c 'import os, socket; print(socket.gethostname(), open("/proc/self/status").read().split("CapEff:")[1].split()[0], os.path.exists("${harness.dataDir}"))'`,
-      inHost,
+    const program = [
+      'import os, re, socket',
+      'print(socket.gethostname(), re.findall(r"Cap(?:Prm|Eff|Bnd):\\s+(\\w+)|NoNewPrivs:\\s+(\\d)", open("/proc/self/status").read()), os.path.exists("DATA"))',
+    ].join('\n');
+    const seen = [];
+    for (const python of [PYTHON, `${shell.insideRun}/bin/trainyard-python`]) {
+      seen.push(
+        (await shell.run(`${python} -c '${program.replace('DATA', harness.dataDir)}'`, inHost)).output,
+      );
+    }
+    expect(seen[1]).toMatch(/^algo-2 .* False\n$/);
+    expect(seen[1]).toBe(seen[0]);
+  });
+
+  test('torchrun starts two ranks in each of two hosts, all of them forked, and they compute together', async () => {
+    const started = await Promise.all(
+      ['algo-1', 'algo-2'].map(async (host, index) => {
+        const shell = harness.shell(handle, host);
+        writeFileSync(join(shell.runDir, 'state/train.py'), DDP_PROGRAM);
+        const python = `${shell.insideRun}/bin/trainyard-python`;
+        const options = `--nnodes 2 --node-rank ${index} --nproc-per-node 2 --master-addr algo-1 --master-port 29500`;
+        const env = {
+          ...inHost,
+          PYTHON_EXEC: python,
+          TRAINYARD_RANK_LOGS: `${shell.insideRun}/state`,
+          PYTHONUNBUFFERED: '1',
+        };
+        const command = `exec ${python} -m torch.distributed.run ${options} ${shell.insideRun}/state/train.py`;
+        return { shell, id: await shell.start(command, env), ranks: [2 * index, 2 * index + 1] };
+      }),
     );
-    expect(output).toBe('algo-2 00000000000425fb False\n');
+    const weights = new Set<string>();
+    for (const { shell, id, ranks } of started) {
+      const { exitCode, output } = await shell.finish(id);
+      expect({ exitCode, output }).toMatchObject({
+        exitCode: 0,
+        output: expect.not.stringContaining('fresh interpreter'),
+      });
+      for (const rank of ranks) {
+        const [, host, size, weight] = /^(\S+) of (\d+): (.*)$/m.exec(shell.output(`rank-${rank}.out`)) ?? [];
+        expect([host, size]).toEqual([rank < 2 ? 'algo-1' : 'algo-2', '4']);
+        expect(shell.output(`rank-${rank}.err`)).not.toContain('fresh interpreter');
+        weights.add(weight ?? '');
+      }
+    }
+    expect(weights.size).toBe(1);
+  });
+
+  test('mpirun starts ranks on both hosts through the remote shell', async (skip) => {
+    const shell = harness.shell(handle, 'algo-1');
+    const found = await shell.run(`test -x ${RUNTIME}/bin/mpirun && ${PYTHON} -c 'import mpi4py'`);
+    if (found.exitCode !== 0) skip('the runtime has no Open MPI with mpi4py');
+    const program =
+      'from mpi4py import MPI; import socket; c = MPI.COMM_WORLD; print(c.rank, c.size, socket.gethostname(), c.allreduce(c.rank), flush=True)';
+    const { output, exitCode } = await shell.run(
+      `mpirun --allow-run-as-root --host algo-1:2,algo-2:2 -x PATH python -c '${program}'`,
+      {
+        PATH: `${RUNTIME}/bin:/usr/bin:/bin`,
+        PRTE_MCA_plm_ssh_agent: `${shell.insideRun}/bin/trainyard-rsh`,
+        OMPI_MCA_btl_tcp_if_include: 'eth0',
+        PRTE_ALLOW_RUN_AS_ROOT: '1',
+        PRTE_ALLOW_RUN_AS_ROOT_CONFIRM: '1',
+      },
+    );
+    expect({ exitCode, lines: output.trim().split('\n').sort() }).toEqual({
+      exitCode: 0,
+      lines: ['0 4 algo-1 6', '1 4 algo-1 6', '2 4 algo-2 6', '3 4 algo-2 6'],
+    });
   });
 
   test('a request from someone who passes the connection on is refused', async () => {
@@ -217,6 +280,18 @@ const REPORTS: Record<string, Scenario> = {
 const FRESH_SCENARIOS: Record<string, Scenario> = Object.fromEntries(
   Object.entries(FRESH).map(([title, { scenario }]) => [title, scenario]),
 );
+
+const DDP_PROGRAM = `
+import os, socket, torch, torch.distributed as dist
+dist.init_process_group('gloo')
+torch.manual_seed(dist.get_rank())
+model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(4, 1))
+optimizer = torch.optim.SGD(model.parameters(), 0.1)
+for _ in range(3):
+    optimizer.zero_grad(); model(torch.randn(8, 4)).square().mean().backward(); optimizer.step()
+print('%s of %d: %s' % (socket.gethostname(), dist.get_world_size(), model.module.weight.tolist()), flush=True)
+dist.destroy_process_group()
+`;
 
 /** Connects, sends a request, lets a child answer the server's question, as an attacker would who waits for its number to be given to another process. */
 const HANDOVER = `

@@ -97,8 +97,12 @@ class ForkedInterpreter:
             os.close(report_write)
             for fd in request.files:
                 os.close(fd)
-            if peer is not None:
-                peer.leave_only_signals()
+            try:
+                if peer is not None:
+                    peer.leave_only_signals()
+            except OSError:
+                os.kill(pid, signal.SIGKILL)  # or the program would run twice
+                raise
             return pid, report
         try:
             connection.close()
@@ -176,7 +180,7 @@ class Peer:
     @staticmethod
     def leave_only_signals():
         """For the parent, which from now on does no more than signal the interpreter."""
-        syscalls.limit_capabilities(1 << 5)  # KILL
+        syscalls.limit_capabilities(1 << 5, -1)  # KILL; the bounding set says nothing, because it runs no other program
 
     def become(self):
         """Limits and privileges of the caller."""

@@ -47,6 +47,7 @@ class Init:
         self._lifeline = lifeline
         self._agent_input = _content(host['agent']['stdin'])
         self._by_pid = {}
+        self._has_news = False
         self._connections = {}
         self._agent = None
         self._agent_delay_s = 0.0
@@ -89,6 +90,7 @@ class Init:
         signal.signal(signal.SIGTERM, lambda *_: self.shut_down(143, _TERM_GRACE_S))
         while True:
             self._reap()
+            self._tell_of_ends()
             self._tend_agent()
             self._tend_end()
             self._serve(self._pause_ms())
@@ -138,21 +140,24 @@ class Init:
         return processes.descendants(os.getpid(), spared)
 
     def _reap(self):
-        ended = False
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                break
+                return
             if pid == 0:
-                break
+                return
             if self._agent is not None and pid == self._agent.pid:
                 self._agent_ended(status)
             spawn = self._by_pid.pop(pid, None)
             if spawn is not None:
                 spawn.end(status)
-                ended = True
-        if ended:
+                self._has_news = True
+
+    def _tell_of_ends(self):
+        """Not while reaping: that also happens within a request, whose connection must not take up its next one."""
+        if self._has_news:
+            self._has_news = False
             for connection in list(self._connections.values()):
                 if not connection.process_ended():
                     self._drop(connection)

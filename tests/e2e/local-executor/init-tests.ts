@@ -21,6 +21,7 @@ export function initTests(rung: Rung): void {
       harness = made;
       handle = await harness.submit(harness.plan('init', 2));
       shell = harness.shell(handle, 'algo-1');
+      await until('the agent', async () => (await harness.agentStarts(handle, 'algo-1')) === 1);
     });
     afterAll(async () => {
       if (skipped === null) await harness.close();
@@ -120,6 +121,7 @@ export function initTests(rung: Rung): void {
 
     test('a signal to * reaches what left its session, and spares init and the agent', async () => {
       await harness.startStubborn(handle, 'algo-1');
+      await shell.call(spawn('sleeper', ['sleep', '1000']));
       const starts = await harness.agentStarts(handle, 'algo-1');
       const [reply, again] = await shell.call(
         { op: 'signal', id: '*', signal: 'KILL' },

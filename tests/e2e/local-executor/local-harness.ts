@@ -45,7 +45,7 @@ export class LocalHarness implements ExecutorHarness {
       nodePath: process.execPath,
       agentPath: join(import.meta.dirname, 'waiting-agent.mjs'),
       initDir: INIT_DIR,
-      pythonPath: uid === 0 ? 'python3' : '/usr/bin/python3',
+      pythonPath: process.env['TRAINYARD_INIT_PYTHON'] ?? (uid === 0 ? 'python3' : '/usr/bin/python3'),
       runParent: join(dataDir, 'r'),
       ...options,
       dataDir,
@@ -157,9 +157,8 @@ export class LocalHarness implements ExecutorHarness {
 
   #agentPids(handle: ExecutorHandle, host: string): string[] {
     try {
-      return readFileSync(join(this.shell(handle, host).runDir, 'state/agent-starts'), 'utf8')
-        .trim()
-        .split('\n');
+      const text = readFileSync(join(this.shell(handle, host).runDir, 'state/agent-starts'), 'utf8');
+      return text.split('\n').slice(0, -1);
     } catch {
       return [];
     }
