@@ -32,6 +32,10 @@ def main(directory):
         plan = json.load(file)
     status = Status(directory, [host['name'] for host in plan['hosts']])
     status.write()
+    if status.is_late:
+        # Before anything runs, a full disk is a reason not to start.
+        print('%s: %s' % (directory, status.problem), file=sys.stderr)
+        return 1
     if plan['rung'] == 'processes':
         from plain_gang import PlainGang as Gang
     else:
@@ -54,7 +58,9 @@ def main(directory):
         return 1
     status.write(state='running')
     while gang.living():
-        gang.wait(wake_read)
+        gang.wait(wake_read, 1000 if status.is_late else None)
+        if status.is_late:
+            status.write()
         if terminated:
             terminated.clear()
             gang.terminate()

@@ -166,9 +166,7 @@ class Init:
         if self._agent is not None or self._ending is not None or time.monotonic() < self._agent_due:
             return
         self.agent_restarts += 1
-        # A script can put a link there, and init can write where a script cannot.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-        log = os.open(self._host['inside']['runDir'] + '/agent.log', flags, 0o600)
+        log = self._open_agent_log()
         env = {**self._host['agent']['env'], 'TRAINYARD_INIT_SOCKET': self.socket_path}
         prepare = _forbid_core_dumps if self._owns_namespace else None
         try:
@@ -179,6 +177,14 @@ class Init:
             self._schedule_agent(0.0)
         finally:
             os.close(log)
+
+    def _open_agent_log(self):
+        # A script can put a link there, and init can write where a script cannot.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        try:
+            return os.open(self._host['inside']['runDir'] + '/agent.log', flags, 0o600)
+        except OSError:  # that link, or a full disk: the agent matters more than its log
+            return os.open('/dev/null', os.O_WRONLY)
 
     def _agent_stdin(self):
         """What the agent has to know, to be read once: a file, or a descriptor that can be read again, is there for others too."""

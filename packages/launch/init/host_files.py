@@ -19,16 +19,16 @@ exec "$@"
 def prepare(plan, host):
     """Makes what `host` needs before it starts; may be repeated."""
     run = host['runDir']
-    places = [host['mlDir'], run, run + '/state', run + '/bin', plan['peersDir']]
+    places = [host['mlDir'], run, run + '/state', run + '/bin', plan['peersDir'], host['directory'] + '/home']
     if plan['rung'] != 'processes':
         places += [run + '/peers', run + '/fork']
-        places += [host['directory'] + '/' + name for name in ('root', 'home', 'tmp', 'vartmp')]
+        places += [host['directory'] + '/' + name for name in ('root', 'tmp', 'vartmp')]
     for place in places:
         os.makedirs(place, mode=0o755, exist_ok=True)
+    os.chmod(host['directory'] + '/home', 0o700)
     if plan['rung'] != 'processes':
         os.chmod(host['directory'] + '/tmp', 0o1777)
         os.chmod(host['directory'] + '/vartmp', 0o1777)
-        os.chmod(host['directory'] + '/home', 0o700)
     else:
         _link(plan['peersDir'], run + '/peers')
     if plan['forkDir']:

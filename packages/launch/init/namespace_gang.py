@@ -47,11 +47,11 @@ class NamespaceGang:
     def living(self):
         return self._hosts
 
-    def wait(self, wake):
+    def wait(self, wake, timeout_ms):
         poll = select.poll()
         poll.register(wake, select.POLLIN)
         poll.register(self._control, select.POLLIN)
-        for fd, _ in poll.poll():
+        for fd, _ in poll.poll(timeout_ms):
             if fd == wake:
                 os.read(wake, 4096)
             else:

@@ -41,11 +41,11 @@ class PlainGang:
     def living(self):
         return self._inits
 
-    def wait(self, wake):
+    def wait(self, wake, timeout_ms):
         poll = select.poll()
         poll.register(wake, select.POLLIN)
-        poll.poll()
-        os.read(wake, 4096)
+        if poll.poll(timeout_ms):
+            os.read(wake, 4096)
         gone = self._reap()
         if gone:
             # What a killed init leaves behind is now ours.

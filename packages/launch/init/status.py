@@ -24,6 +24,8 @@ class Status:
 
     def __init__(self, directory, host_names):
         self._path = directory + '/status.json'
+        self.is_late = False
+        self.problem = None
         self.value = {
             'state': 'starting', 'error': None, 'bootId': boot_id(), 'gang': process(os.getpid()), 'root': None,
             'hosts': {name: {'state': 'starting', 'process': None, 'exitCode': None, 'signal': None, 'endedAt': None}
@@ -31,11 +33,17 @@ class Status:
         }
 
     def write(self, **changes):
+        """A full disk must not end the hosts: `is_late` is True while the file is behind, and writing again makes it good."""
         self.value.update(changes)
         temporary = self._path + '.tmp'
-        with open(temporary, 'w', encoding='utf-8') as file:
-            json.dump(self.value, file)
-        os.replace(temporary, self._path)
+        try:
+            with open(temporary, 'w', encoding='utf-8') as file:
+                json.dump(self.value, file)
+            os.replace(temporary, self._path)
+            self.is_late = False
+        except OSError as error:
+            self.is_late = True
+            self.problem = error
 
     def host(self, name, **changes):
         self.value['hosts'][name].update(changes)

@@ -230,6 +230,22 @@ export function isolationTests(rung: Exclude<Rung, 'processes'>): void {
       expect((await python(ask)).exitCode).toBe(1);
     });
 
+    test('a door that was killed is opened again', async () => {
+      const gang = harness.gangPid(handle);
+      const children = readFileSync(`/proc/${gang}/task/${gang}/children`, 'utf8')
+        .trim()
+        .split(' ')
+        .map(Number);
+      // The job root was forked first.
+      const door = Math.max(...children);
+      process.kill(door, 'SIGKILL');
+      const ask = `import urllib.request; print(urllib.request.urlopen("${GATEWAY}/x", timeout=10).read().decode())`;
+      await withService(
+        (_request, response) => response.end('through a new door'),
+        () => until('the new door', async () => (await python(ask)).output === 'through a new door\n'),
+      );
+    });
+
     test('large bodies pass the door unchanged in both directions', async () => {
       const digest = async (request: IncomingMessage): Promise<string> => {
         const hash = createHash('sha256');

@@ -20,6 +20,8 @@ export interface RenderSettings {
   egressAllow: string[];
   /** Home of the service's user: jobs do not see it. */
   homeDir: string;
+  /** The machine's own proxy variables, for hosts that share its network. */
+  proxyEnvironment: Record<string, string>;
   /** Parent of the short run directories of jobs without namespaces; private to the user. */
   runParent: string;
 }
@@ -113,8 +115,11 @@ export function renderGang(plan: GangPlan, settings: RenderSettings): GangRender
       isolation: rung,
       hostAddresses: addresses,
       networkInterface: runRoot === null ? 'eth0' : settings.platform === 'darwin' ? 'lo0' : 'lo',
-      egressEnvironment:
-        runRoot === null && !plan.networkIsolated ? egressEnvironment(Object.keys(addresses)) : {},
+      egressEnvironment: plan.networkIsolated
+        ? {}
+        : runRoot === null
+          ? egressEnvironment(Object.keys(addresses))
+          : settings.proxyEnvironment,
     };
     return { path: bootstrapPath(place, runRoot), mode: 0o600, text: json(bootstrap) };
   });

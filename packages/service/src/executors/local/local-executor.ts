@@ -34,17 +34,9 @@ export interface LocalExecutorOptions {
   submitTimeoutMs?: number;
 }
 
+const PROXY_VARIABLES = ['HTTP_PROXY', 'HTTPS_PROXY', 'NO_PROXY', 'http_proxy', 'https_proxy', 'no_proxy'];
 /** A gang process's own environment: nothing of the service's but what leads to the internet. */
-const PASSED_ON = [
-  'PATH',
-  'TMPDIR',
-  'HTTP_PROXY',
-  'HTTPS_PROXY',
-  'NO_PROXY',
-  'http_proxy',
-  'https_proxy',
-  'no_proxy',
-];
+const PASSED_ON = ['PATH', 'TMPDIR', ...PROXY_VARIABLES];
 
 /**
  * Runs each host of a job as a tree of processes on this machine, isolated as far as the machine allows. The work is done by the
@@ -138,6 +130,7 @@ export class LocalExecutor implements Executor<GangRendering> {
       pythonPath: this.#pythonPath,
       egressAllow,
       homeDir: homedir(),
+      proxyEnvironment: pick(process.env, PROXY_VARIABLES),
       runParent: runParent ?? join(tmpdir(), `trainyard-${process.getuid?.() ?? 'user'}`),
     });
   }
@@ -187,9 +180,7 @@ export class LocalExecutor implements Executor<GangRendering> {
     const logPath = join(rendering.directory, 'outer.log');
     const log = await open(logPath, 'a', 0o600);
     const [command, ...args] = rendering.command as [string, ...string[]];
-    const env = Object.fromEntries(
-      PASSED_ON.flatMap((name) => (process.env[name] ? [[name, process.env[name]]] : [])),
-    );
+    const env = pick(process.env, PASSED_ON);
     let failure: string | null = null;
     try {
       const child = spawn(command, args, {
@@ -248,4 +239,10 @@ export class LocalExecutor implements Executor<GangRendering> {
 
 function nameOf({ jobName, attempt }: GangRendering): string {
   return `${jobName} (attempt ${attempt})`;
+}
+
+function pick(environment: NodeJS.ProcessEnv, names: string[]): Record<string, string> {
+  return Object.fromEntries(
+    names.flatMap((name) => (environment[name] ? [[name, environment[name]] as const] : [])),
+  );
 }
