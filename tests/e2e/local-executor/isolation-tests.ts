@@ -163,7 +163,10 @@ export function isolationTests(rung: Exclude<Rung, 'processes'>): void {
           'print("disks", [name for name in os.listdir("/dev") if name.startswith(("sd", "vd", "nvme", "loop", "dm-", "mem"))])',
         ].join('\n'),
       );
-      expect(output).toBe('disks []\n');
+      // A clone below /tmp or a home has its place in a private folder of the host; what counts is the machine.
+      const written = [...output.matchAll(/^WROTE (.*)$/gm)].map((match) => match[1]!);
+      expect(written.filter((path) => existsSync(path))).toEqual([]);
+      expect(output.split('\n').at(-2)).toBe('disks []');
     });
 
     test('a job has a container’s capabilities and cannot get others', async () => {
