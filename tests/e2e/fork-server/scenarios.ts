@@ -110,20 +110,21 @@ export const ALIKE: Record<string, Scenario> = {
   'a temporary directory is removed': script(
     'import tempfile, os\nt = tempfile.TemporaryDirectory(dir="."); os.symlink(t.name, "ready"); print(len(os.listdir(".")))',
   ),
+  // Those with a handler look again and again: a signal just before one long sleep would wait for its end, forked or not.
   'SIGTERM without a handler': script(
     'import pathlib, time; pathlib.Path("ready").touch(); time.sleep(1000)',
     { signal: 'SIGTERM' },
   ),
   'SIGTERM with a handler': script(
-    'import pathlib, signal, sys, time\ndef stop(*a):\n    print("stopping"); sys.exit(42)\nsignal.signal(signal.SIGTERM, stop)\npathlib.Path("ready").touch(); time.sleep(1000)',
+    'import pathlib, signal, sys, time\ndef stop(*a):\n    print("stopping"); sys.exit(42)\nsignal.signal(signal.SIGTERM, stop)\npathlib.Path("ready").touch()\nwhile True: time.sleep(0.05)',
     { signal: 'SIGTERM' },
   ),
   'SIGINT raises KeyboardInterrupt': script(
-    'import pathlib, time\ntry:\n    pathlib.Path("ready").touch(); time.sleep(1000)\nexcept KeyboardInterrupt:\n    print("interrupted")',
+    'import pathlib, time\ntry:\n    pathlib.Path("ready").touch()\n    while True: time.sleep(0.05)\nexcept KeyboardInterrupt:\n    print("interrupted")',
     { signal: 'SIGINT' },
   ),
   'SIGUSR1 with a handler': script(
-    'import pathlib, signal\nsignal.signal(signal.SIGUSR1, lambda *a: print("usr1"))\npathlib.Path("ready").touch(); signal.pause()',
+    'import pathlib, signal, time\ngot = []\nsignal.signal(signal.SIGUSR1, lambda *a: got.append("usr1"))\npathlib.Path("ready").touch()\nwhile not got: time.sleep(0.05)\nprint(got)',
     { signal: 'SIGUSR1' },
   ),
   subprocesses: script(
