@@ -349,7 +349,9 @@ answer(dict(running=running, stops=stops, stopping=[stopping['TrainingJobStatus'
 import time
 sm = client('sagemaker')
 request = json.loads(r'''${JSON.stringify(minimal('NAME', 'true'))}''')
-def create(name): sm.create_training_job(**{**request, 'TrainingJobName': name})
+def create(name):
+    time.sleep(0.02)  # times are compared in milliseconds: no two jobs may share one
+    sm.create_training_job(**{**request, 'TrainingJobName': name})
 for n in (3, 1, 4, 2, 5, 9, 8, 7, 6): create(f'job-{n}')
 pages = sm.get_paginator('list_training_jobs')
 def listed(between=None, **filters):

@@ -106,7 +106,7 @@ function read(name: string, value: unknown, model: ServiceModel): unknown {
       );
     case 'timestamp':
       return typeof value === 'number'
-        ? new Date(value * 1000)
+        ? new Date(Math.round(value * 1000))
         : typeof value === 'string'
           ? new Date(value)
           : value;

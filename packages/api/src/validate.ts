@@ -132,7 +132,7 @@ function parseScalar(shape: Shape, value: unknown, path: string): unknown {
       throw wrongType(value, 'Float', path);
     case 'timestamp': {
       const at = new Date(
-        typeof value === 'number' ? value * 1000 : typeof value === 'string' ? value : Number.NaN,
+        typeof value === 'number' ? Math.round(value * 1000) : typeof value === 'string' ? value : Number.NaN,
       );
       if (!Number.isNaN(at.getTime())) return at;
       throw wrongType(value, 'Timestamp', path);
