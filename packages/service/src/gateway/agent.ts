@@ -14,6 +14,7 @@ import type {
 import { jsonError, ServiceError } from '@trainyard/api';
 import type { Host, HostStore } from '../store/host-store.ts';
 import type { JobStore } from '../store/job-store.ts';
+import { sendOwnJson } from './answers.ts';
 import type { AgentHandler, AgentRequest } from './deps.ts';
 
 const MAX_BODY_BYTES = 8 << 20;
@@ -53,20 +54,23 @@ export class AgentApi {
     if (call.expectsContinue) response.writeContinue();
     const [resource, kind, peer] = call.path.split('/');
     if (call.method === 'POST' && resource === 'register') {
-      return answer(
+      return sendOwnJson(
         response,
         this.#register(host, await readJson<RegisterRequest>(call.request), call.request),
       );
     }
     if (call.method === 'POST' && resource === 'sync') {
-      return answer(response, await this.#sync(host, await readJson<SyncRequest>(call.request), call.signal));
+      return sendOwnJson(
+        response,
+        await this.#sync(host, await readJson<SyncRequest>(call.request), call.signal),
+      );
     }
     if (call.method === 'POST' && resource === 'logs') {
       const batch = await readJson<LogBatch>(call.request);
-      return answer(response, { nextSeq: this.#deps.appendLogs(host, batch) } satisfies LogReceipt);
+      return sendOwnJson(response, { nextSeq: this.#deps.appendLogs(host, batch) } satisfies LogReceipt);
     }
     if (resource === 'parts' && kind !== undefined && PART_KINDS.has(kind)) {
-      if (call.method === 'PUT') return answer(response, await this.#putPart(host, kind, call.request));
+      if (call.method === 'PUT') return sendOwnJson(response, await this.#putPart(host, kind, call.request));
       if (call.method === 'GET' && peer !== undefined) return this.#getPart(host, kind, peer, response);
     }
     throw jsonError('UnknownOperationException', { message: `No such call: ${call.method} ${call.path}` });
@@ -190,12 +194,6 @@ export class AgentApi {
 
 function hostKey(host: { job: string; attempt: number; host: string }): string {
   return `${host.job}/${host.attempt}/${host.host}`;
-}
-
-function answer(response: ServerResponse, value: unknown): void {
-  const body = Buffer.from(JSON.stringify(value));
-  response.writeHead(200, { 'content-type': 'application/json', 'content-length': body.length });
-  response.end(body);
 }
 
 async function readJson<T>(request: IncomingMessage): Promise<T> {

@@ -24,6 +24,10 @@ export function sendJson(
   send(response, status, contentType, JSON.stringify(value));
 }
 
+/** A success of our own calls below `/_trainyard/`, which are plain JSON. */
+export const sendOwnJson = (response: ServerResponse, value: unknown): void =>
+  sendJson(response, 200, value, 'application/json');
+
 export function sendXml(response: ServerResponse, status: number, xml: string): void {
   send(response, status, 'text/xml', xml);
 }

@@ -5,6 +5,7 @@ import { jsonError, trainingJobNotFound } from '@trainyard/api';
 import { isTerminal } from '../jobs/lifecycle.ts';
 import type { HostStore, Notice } from '../store/host-store.ts';
 import type { Job, JobStore } from '../store/job-store.ts';
+import { sendOwnJson } from './answers.ts';
 import type { TrainyardHandler, TrainyardRequest } from './deps.ts';
 
 const HEARTBEAT_MS = 15_000;
@@ -66,19 +67,19 @@ export class TrainyardApi {
     const route = `${request.method} ${parts[0]}`;
     switch (route) {
       case 'GET health':
-        return answer(response, this.health());
+        return sendOwnJson(response, this.health());
       case 'POST shutdown':
-        answer(response, { stopping: true });
+        sendOwnJson(response, { stopping: true });
         return this.#deps.shutdown();
       case 'GET doctor':
-        return answer(response, await this.#deps.doctor());
+        return sendOwnJson(response, await this.#deps.doctor());
       case 'POST file-systems':
-        return answer(response, await this.#registerFolder(request));
+        return sendOwnJson(response, await this.#registerFolder(request));
       case 'GET jobs': {
         const job = this.#deps.jobs.get(parts[1] ?? '');
         if (!job) throw trainingJobNotFound(parts[1] ?? '');
         if (parts[2] === 'events') return this.#events(job, request, response);
-        if (parts[2] === undefined) return answer(response, this.#job(job));
+        if (parts[2] === undefined) return sendOwnJson(response, this.#job(job));
       }
     }
     throw jsonError('UnknownOperationException', {
@@ -276,12 +277,6 @@ function drained(response: ServerResponse, signal: AbortSignal): Promise<void> {
     response.on('close', done);
     signal.addEventListener('abort', done);
   });
-}
-
-function answer(response: ServerResponse, value: unknown): void {
-  const body = Buffer.from(JSON.stringify(value));
-  response.writeHead(200, { 'content-type': 'application/json', 'content-length': body.length });
-  response.end(body);
 }
 
 function readJson(request: TrainyardRequest): object {

@@ -11,10 +11,6 @@ export interface RuleContext {
   isolatesNetwork: boolean;
 }
 
-export interface CheckedRequest {
-  runtime: string;
-}
-
 const S3_URI = /^(https|s3):\/\/([^/]+)\/?(.*)$/;
 const HIGHEST_RUNTIME_S = 28 * 24 * 3600;
 
