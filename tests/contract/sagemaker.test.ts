@@ -346,13 +346,22 @@ answer(dict(running=running, stops=stops, stopping=[stopping['TrainingJobStatus'
       const answer = (await boto3(
         other,
         `
-import time
+import datetime, time
 sm = client('sagemaker')
 request = json.loads(r'''${JSON.stringify(minimal('NAME', 'true'))}''')
 def create(name):
-    time.sleep(0.02)  # times are compared in milliseconds: no two jobs may share one
+    time.sleep(0.02)  # times are kept in milliseconds: no two jobs may share one
     sm.create_training_job(**{**request, 'TrainingJobName': name})
-for n in (3, 1, 4, 2, 5, 9, 8, 7, 6): create(f'job-{n}')
+def next_second():
+    # Older boto3 sends whole seconds, so what lies between two times must lie between two seconds.
+    second = int(time.time()) + 1
+    while time.time() <= second: time.sleep(0.01)
+    return datetime.datetime.fromtimestamp(second, datetime.timezone.utc)
+for n in (3, 1): create(f'job-{n}')
+after = next_second()
+for n in (4, 2): create(f'job-{n}')
+before = next_second()
+for n in (5, 9, 8, 7, 6): create(f'job-{n}')
 pages = sm.get_paginator('list_training_jobs')
 def listed(between=None, **filters):
     names, count = [], 0
@@ -369,9 +378,8 @@ result['by_name_down'] = listed(NameContains='JOB', SortBy='Name', SortOrder='De
 for name in ('job-2', 'job-7'): sm.stop_training_job(TrainingJobName=name)
 result['stopped'] = sorted(listed(StatusEquals='Stopped'))
 result['by_status'] = listed(SortBy='Status', SortOrder='Descending', NameContains='job-')[:2]
-jobs = {name: sm.describe_training_job(TrainingJobName=name) for name in ('job-1', 'job-5')}
-result['between'] = listed(CreationTimeAfter=jobs['job-1']['CreationTime'], CreationTimeBefore=jobs['job-5']['CreationTime'])
-result['modified'] = sorted(listed(LastModifiedTimeAfter=sm.describe_training_job(TrainingJobName='job-2')['CreationTime'], StatusEquals='Stopped'))
+result['between'] = listed(CreationTimeAfter=after, CreationTimeBefore=before)
+result['modified'] = sorted(listed(LastModifiedTimeAfter=before, StatusEquals='Stopped'))
 result['none'] = listed(NameContains='nothing-like-it')
 first = sm.list_training_jobs(MaxResults=2)
 result['default_page'] = len(sm.list_training_jobs()['TrainingJobSummaries'])
@@ -403,6 +411,13 @@ answer(result)
       expect(answer['between']).toEqual(['job-2', 'job-4']);
       expect(answer['modified']).toEqual(['job-2', 'job-7']);
       expect(answer['none']).toEqual([]);
+      const created = async (name: string) => (await other.describe(name)).CreationTime!;
+      const between = await other.aws.sagemaker.call('ListTrainingJobs', {
+        CreationTimeAfter: await created('job-4'),
+        CreationTimeBefore: await created('job-5'),
+      });
+      // To the millisecond, and without the two themselves.
+      expect(between.TrainingJobSummaries!.map((job) => job.TrainingJobName)).toEqual(['job-2']);
       expect(answer['default_page']).toBe(10);
       expect(answer['token']).toContain('NextToken was not made by a call with the same filters and order');
       expect(answer['summary']).toEqual([

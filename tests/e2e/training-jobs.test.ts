@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createJob, finished, logged, logLines, SCRIPTS, unpacked } from '../support/jobs.ts';
 import {
   BUCKET,
+  hostProcesses,
   processesOf,
   RUNTIME_PYTHON,
   RUNTIMES,
@@ -290,17 +291,12 @@ describe('a training job', () => {
       for await (const chunk of found.body as unknown as AsyncIterable<Uint8Array>) chunks.push(chunk);
       return Buffer.concat(chunks).toString() === '{"count": 5}';
     });
-    // The host's init is the process whose death takes the host down.
-    for (const pid of processesOf(`${service.dataDir}/jobs/${name}`)) {
-      const command = readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' ');
-      if (/init|gang/.test(command)) {
-        try {
-          process.kill(pid, 'SIGKILL');
-        } catch {
-          // It went with another one.
-        }
-      }
-    }
+    // All hosts of a job are children of one gang process and end with it.
+    const gang = hostProcesses(service, name).filter(
+      ({ host, command }) => host === null && command.includes('gang.py'),
+    );
+    expect(gang.length).toBeGreaterThan(0);
+    process.kill(Math.min(...gang.map(({ pid }) => pid)), 'SIGKILL');
     const job = await finished(service, name);
     expect(job.SecondaryStatusTransitions!.map(({ Status }) => Status)).toContain('Restarting');
     const model = await unpacked(service, job.ModelArtifacts.S3ModelArtifacts!);
