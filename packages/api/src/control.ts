@@ -116,7 +116,11 @@ export interface HostPlan {
   containerEntrypoint: string[] | null;
   containerArguments: string[] | null;
   /** Which AWS toolkit module the image runs: decides launcher precedence and exported variables. */
-  frameworkModule: 'sagemaker_pytorch_container.training:main' | null;
+  frameworkModule:
+    | 'sagemaker_pytorch_container.training:main'
+    | 'sagemaker_tensorflow_container.training:main'
+    | 'sagemaker_mxnet_container.training:main'
+    | null;
   hyperParameters: Record<string, string>;
   environment: Record<string, string>;
   channels: ChannelPlan[];
