@@ -1,12 +1,12 @@
-import { existsSync, mkdirSync } from 'node:fs';
-import { statfs } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
 import { delimiter, dirname, join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { EXIT_CODE } from '../exit-code.ts';
-import { printDone, printStep } from '../render/step-lines.ts';
-import { findBasePython, findOwnInterpreter } from '../runtime/find-interpreter.ts';
-import { createInstaller, pythonOf } from '../runtime/installer.ts';
-import { inspectInterpreter, inspectMpi } from '../runtime/interpreter.ts';
+import { printDone } from '../render/step-lines.ts';
+import { findOwnInterpreter } from '../runtime/find-interpreter.ts';
+import { firstVersion, inspectInterpreter, inspectMpi } from '../runtime/interpreter.ts';
+import { installLibraries } from '../runtime/libraries.ts';
+import { installerFor, installStep, makeRuntime } from '../runtime/make-runtime.ts';
 import {
   defaultRuntimesDirectory,
   describeRuntime,
@@ -14,65 +14,86 @@ import {
   writeManifest,
   type RuntimeManifest,
 } from '../runtime/manifest.ts';
-import { RECIPES, type Recipe } from '../runtime/recipe.ts';
-import type { ToolResult } from '../runtime/run-tool.ts';
+import { type Extra, RECIPES, type Recipe } from '../runtime/recipe.ts';
 import { UserError } from '../user-error.ts';
 
 interface SetupOptions {
   runtime: string;
   runtimes: string;
+  with: string[];
+  libraries?: boolean;
   force?: boolean;
 }
-
-const MEGABYTE = 1024 * 1024;
-/** PyTorch's CPU build and the rest, with what is unpacked on the way; the CUDA build of the package index. */
-const CPU_SIZE_BYTES = 1500 * MEGABYTE;
-const CUDA_SIZE_BYTES = 7000 * MEGABYTE;
 
 export function addSetup(program: Command): void {
   program
     .command('setup')
     .description('make a runtime: an interpreter with the framework in which jobs run on this machine')
     .option('--runtime <name>', `one of: ${Object.keys(RECIPES).join(', ')}`, 'pytorch')
+    .option('--with <extra>', `add packages to it (repeat for more): ${extraNames()}`, collect, [])
+    .option('--libraries', "build this clone's smdistributed libraries and install them in it")
     .option('--runtimes <dir>', 'where runtimes are kept (TRAINYARD_RUNTIMES)', defaultRuntimesDirectory())
     .option('--force', 'check and complete a runtime that exists')
     .addHelpText(
       'after',
       `
-An interpreter that you name by TRAINYARD_PYTHON, or the active environment when it has the framework, is taken as
-it is. Else an environment is made with uv or pip from the package index: the CPU build of PyTorch on a machine
-without an NVIDIA device, Open MPI beside it. Nothing needs root, and a complete runtime is left alone.`,
+An interpreter that you name by TRAINYARD_PYTHON (for pytorch), or the active environment when it has the framework,
+is taken as it is. Else an environment is made with uv or pip from the package index: the CPU build on a machine
+without an NVIDIA device, Open MPI beside it. Nothing needs root, and a complete runtime is left alone. Runtimes stand
+side by side; which image gets which is a table (trainyard doctor, docs/operate.md).`,
     )
     .action((options: SetupOptions) => setUp(options));
 }
 
-async function setUp({ runtime: name, runtimes, force = false }: SetupOptions): Promise<void> {
+async function setUp(options: SetupOptions): Promise<void> {
+  const { runtime: name } = options;
   const recipe = RECIPES[name];
   if (!recipe) throw new UserError(`--runtime is ${name}; known are ${Object.keys(RECIPES).join(', ')}.`);
-  const folder = join(resolve(runtimes), name);
+  const extras = options.with.map((extra) => extraOf(name, recipe, extra));
+  if (options.libraries && !recipe.distributions.includes('torch')) {
+    throw new UserError(`--libraries is for the runtime pytorch; --runtime is ${name}.`);
+  }
+  const runtimes = resolve(options.runtimes);
+  const folder = join(runtimes, name);
+  const manifest = await ensureRuntime(name, recipe, folder, options.force ?? false);
+  await addExtras(manifest.python, folder, recipe, extras);
+  if (options.libraries) {
+    const { installer } = await installerFor(recipe);
+    await installLibraries(manifest.python, join(runtimes, '.wheels'), installer);
+  }
+}
+
+async function ensureRuntime(
+  name: string,
+  recipe: Recipe,
+  folder: string,
+  force: boolean,
+): Promise<RuntimeManifest> {
   const label = `runtime ${name}`;
   const existing = readManifest(folder);
-  if (existing && !force && !process.env['TRAINYARD_PYTHON'] && existsSync(existing.python)) {
+  const isNamed = name === 'pytorch' && Boolean(process.env['TRAINYARD_PYTHON']);
+  if (existing && !force && !isNamed && existsSync(existing.python)) {
     printDone(process.stdout, label, describeRuntime(existing));
-    return;
+    return existing;
   }
-  const own = await findOwnInterpreter(distributionOf(recipe), process.env);
+  const own = await findOwnInterpreter(name, recipe, process.env);
   // TRAINYARD_PYTHON works by being set, at any time; an active environment is gone tomorrow, so it is recorded.
-  const manifest = await describe(name, recipe, own?.executable ?? (await makeEnvironment(folder, recipe)));
+  const manifest = await describe(name, recipe, own?.executable ?? (await makeRuntime(folder, recipe)));
   if (own?.foundBy !== 'TRAINYARD_PYTHON') writeManifest(folder, manifest);
   printDone(process.stdout, label, `${describeRuntime(manifest)}${own ? `, from ${own.foundBy}` : ''}`);
+  return manifest;
 }
 
 async function describe(name: string, recipe: Recipe, python: string): Promise<RuntimeManifest> {
-  const facts = await inspectInterpreter(python, distributionOf(recipe));
-  if (!facts?.frameworkVersion)
-    throw new UserError(`${python} does not have ${distributionOf(recipe)}.`, EXIT_CODE.failed);
+  const facts = await inspectInterpreter(python, recipe.distributions);
+  const version = facts && firstVersion(facts, recipe.distributions);
+  if (!version) throw new UserError(`${python} does not have ${recipe.distributions[0]}.`, EXIT_CODE.failed);
   const mpi = await inspectMpi(python);
   const systemPath = (process.env['PATH'] ?? '').split(delimiter);
   return {
     name,
     framework: recipe.framework,
-    version: facts.frameworkVersion,
+    version,
     python,
     binDirs: [
       ...new Set([dirname(python), ...(mpi && !systemPath.includes(mpi.binDir) ? [mpi.binDir] : [])]),
@@ -82,77 +103,43 @@ async function describe(name: string, recipe: Recipe, python: string): Promise<R
   };
 }
 
-/** Returns the interpreter. What an interrupted run left is completed, not thrown away. */
-async function makeEnvironment(folder: string, recipe: Recipe): Promise<string> {
-  const out = process.stdout;
-  const isCuda = existsSync('/dev/nvidia0');
-  mkdirSync(folder, { recursive: true });
-  const python = pythonOf(folder);
-  if ((await inspectInterpreter(python, distributionOf(recipe)))?.frameworkVersion == null) {
-    await requireSpace(folder, isCuda ? CUDA_SIZE_BYTES : CPU_SIZE_BYTES);
+/** Asks first: what is there costs a tenth of a second. */
+async function addExtras(
+  python: string,
+  folder: string,
+  recipe: Recipe,
+  extras: readonly Extra[],
+): Promise<void> {
+  const requirements = extras.flatMap((extra) => extra.requirements);
+  if (requirements.length === 0) return;
+  const names = requirements.map((requirement) => requirement.replace(/[=<>!~ ].*$/, ''));
+  const before = await inspectInterpreter(python, names);
+  const missing = requirements.filter((_, index) => before?.versions[names[index]!] === undefined);
+  if (missing.length > 0) {
+    const { installer } = await installerFor(recipe);
+    await installStep(installer, folder, missing, { python });
   }
-  const basePython = await findBasePython(process.env);
-  const installer = await createInstaller(process.env['TRAINYARD_UV'] || null, basePython);
-  if (!existsSync(python)) {
-    await printStep(out, 'Python environment', async () =>
-      orFail('Making the environment', folder, await installer.createEnvironment(folder, basePython)),
-    );
-  }
-  const cpuOnly = !isCuda && process.platform === 'linux';
-  await printStep(out, recipe.frameworkRequirement, async () =>
-    orFail(
-      `Installing ${recipe.frameworkRequirement}`,
-      folder,
-      await installer.install(python, [recipe.frameworkRequirement], { cpuOnly }),
-    ),
-  );
-  const version = (await inspectInterpreter(python, distributionOf(recipe)))?.frameworkVersion;
-  if (cpuOnly && process.arch === 'x64' && version && !version.includes('+cpu')) {
-    out.write(
-      `    PyTorch's index of CPU builds could not be reached, so this is the CUDA build of the package index: it works,\n` +
-        `    takes 4.6 GB and imports more slowly. To get the CPU build, name a folder with its wheel in PIP_FIND_LINKS\n` +
-        `    and run: trainyard setup --force\n`,
-    );
-  }
-  await printStep(out, recipe.requirements.join(', '), async () =>
-    orFail(
-      `Installing ${recipe.requirements.join(', ')}`,
-      folder,
-      await installer.install(python, recipe.requirements),
-    ),
-  );
-  const mpi = await printStep(out, recipe.mpiRequirements.join(', '), () =>
-    installer.install(python, recipe.mpiRequirements),
-  );
-  if (!mpi.ok) {
-    out.write(`    not installed, so jobs with mpi or pytorchddp cannot run here: ${lastLine(mpi.output)}\n`);
-  }
-  return python;
+  const versions = (await inspectInterpreter(python, names))?.versions ?? {};
+  printDone(process.stdout, 'extra packages', names.map((name) => `${name} ${versions[name]}`).join(', '));
 }
 
-async function requireSpace(folder: string, sizeBytes: number): Promise<void> {
-  const { bavail, bsize } = await statfs(folder);
-  if (bavail * bsize >= sizeBytes) return;
-  const megabytes = (bytes: number): string => `${Math.floor(bytes / MEGABYTE)} MB`;
+function extraOf(runtime: string, recipe: Recipe, name: string): Extra {
+  const extra = recipe.extras[name];
+  if (extra) return extra;
+  const known = Object.keys(recipe.extras);
   throw new UserError(
-    `The runtime needs ${megabytes(sizeBytes)} in ${folder}; ${megabytes(bavail * bsize)} are free. Free some, or name another place with --runtimes.`,
-    EXIT_CODE.unavailable,
+    `--with is ${name}; the runtime ${runtime} knows ${known.length > 0 ? known.join(', ') : 'no extra packages'}.`,
   );
 }
 
-function orFail(what: string, folder: string, { ok, output }: ToolResult): void {
-  if (ok) return;
-  const tail = output.trimEnd().split('\n').slice(-15).join('\n  ');
-  throw new UserError(
-    `${what} in ${folder} failed:\n  ${tail}\nPut it right (network, disk space, pip's index) and run trainyard setup again.`,
-    EXIT_CODE.unavailable,
-  );
+function extraNames(): string {
+  return Object.entries(RECIPES)
+    .flatMap(([runtime, { extras }]) =>
+      Object.entries(extras).map(([name, { purpose }]) => `${name} (${runtime}: ${purpose})`),
+    )
+    .join('; ');
 }
 
-function lastLine(output: string): string {
-  return output.trimEnd().split('\n').at(-1) ?? '';
-}
-
-function distributionOf({ frameworkRequirement }: Recipe): string {
-  return frameworkRequirement.replace(/[=<>!~ ].*$/, '');
+function collect(value: string, earlier: string[]): string[] {
+  return [...earlier, value];
 }

@@ -8,7 +8,7 @@ export async function printStep<T>(
 ): Promise<T> {
   const startedAt = performance.now();
   const took = (): string => formatDuration(performance.now() - startedAt);
-  out.write(`  ${name.padEnd(34)}`);
+  out.write(`  ${name.padEnd(33)} `);
   try {
     const result = await work();
     out.write(`${took()}\n`);
@@ -20,5 +20,5 @@ export async function printStep<T>(
 }
 
 export function printDone(out: NodeJS.WritableStream, name: string, text: string): void {
-  out.write(`  ${name.padEnd(34)}${text}\n`);
+  out.write(`  ${name.padEnd(33)} ${text}\n`);
 }

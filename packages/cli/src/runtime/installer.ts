@@ -2,15 +2,19 @@ import { dirname, join } from 'node:path';
 import { runTool, type ToolResult } from './run-tool.ts';
 import { uvEnvironment } from './pip-settings.ts';
 
+export interface InstallOptions {
+  /** Take PyTorch's CPU build, from its own index. */
+  cpuOnly?: boolean;
+  /** Replace what is installed in the same version: a wheel that was built anew. */
+  reinstall?: boolean;
+}
+
 /** Makes virtual environments and fills them: by uv where there is one, by venv and pip where not or where uv fails. */
 export interface Installer {
-  createEnvironment(folder: string, basePython: string): Promise<ToolResult>;
+  /** @param base an interpreter, or a version such as `3.11` that uv finds or brings */
+  createEnvironment(folder: string, base: string): Promise<ToolResult>;
   /** Does nothing for what is installed already. */
-  install(
-    python: string,
-    requirements: readonly string[],
-    options?: { cpuOnly?: boolean },
-  ): Promise<ToolResult>;
+  install(python: string, requirements: readonly string[], options?: InstallOptions): Promise<ToolResult>;
 }
 
 /** @param uv path of uv, or null to use venv and pip alone */
@@ -26,8 +30,10 @@ export async function createInstaller(uv: string | null, basePython: string): Pr
       return byUv?.ok ? byUv : together(byUv, await runTool(base, ['-m', 'venv', folder]));
     },
 
-    async install(python, requirements, { cpuOnly = false } = {}) {
-      const uvInstall = ['pip', 'install', '--compile-bytecode', '--python', python];
+    async install(python, requirements, { cpuOnly = false, reinstall = false } = {}) {
+      // What the requirements depend on stays as it is: a wheel built anew must not bring another torch.
+      const again = reinstall ? ['--reinstall', '--no-deps'] : [];
+      const uvInstall = ['pip', 'install', '--compile-bytecode', '--python', python, ...again];
       const failures: (ToolResult | null)[] = [];
       if (uv !== null && cpuOnly) {
         // PyTorch's own index has the CPU build. Where it cannot be reached, waiting for retries helps nobody.
@@ -47,6 +53,7 @@ export async function createInstaller(uv: string | null, basePython: string): Pr
         'pip',
         'install',
         '--disable-pip-version-check',
+        ...(reinstall ? ['--force-reinstall', '--no-deps'] : []),
         ...requirements,
       ]);
       return failures.reduceRight<ToolResult>((last, earlier) => together(earlier, last), result);

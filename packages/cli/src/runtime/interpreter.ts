@@ -7,28 +7,38 @@ export interface InterpreterFacts {
   pythonVersion: string;
   /** The interpreter's own path, with links kept: a virtual environment is found by them. */
   executable: string;
-  /** Of the distribution asked for; null when it is not installed. */
-  frameworkVersion: string | null;
+  /** Versions of the distributions asked for, by name, of those that are installed. */
+  versions: Readonly<Record<string, string>>;
 }
 
-// The distribution's version is read from its metadata: importing torch would take a second and a half.
+// The versions are read from metadata: importing torch would take a second and a half.
 const ASK = `
 import importlib.metadata, json, platform, sys
-try:
-    version = importlib.metadata.version(sys.argv[1])
-except importlib.metadata.PackageNotFoundError:
-    version = None
-print(json.dumps({"pythonVersion": platform.python_version(), "executable": sys.executable, "frameworkVersion": version}))
+versions = {}
+for name in sys.argv[1:]:
+    try:
+        versions[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+print(json.dumps({"pythonVersion": platform.python_version(), "executable": sys.executable, "versions": versions}))
 `;
 
 /** Null when the interpreter does not run. */
 export async function inspectInterpreter(
   python: string,
-  distribution: string,
+  distributions: readonly string[],
 ): Promise<InterpreterFacts | null> {
-  const { ok, output } = await runTool(python, ['-c', ASK, distribution]);
+  const { ok, output } = await runTool(python, ['-c', ASK, ...distributions]);
   const line = output.split('\n').findLast((text) => text.startsWith('{'));
   return ok && line !== undefined ? (JSON.parse(line) as InterpreterFacts) : null;
+}
+
+/** The version of the first distribution that is installed; null when none is. */
+export function firstVersion(
+  { versions }: InterpreterFacts,
+  distributions: readonly string[],
+): string | null {
+  return distributions.map((name) => versions[name]).find((version) => version !== undefined) ?? null;
 }
 
 /** The MPI whose mpirun comes first for a job of this interpreter: beside it, else on PATH. */
