@@ -27,21 +27,29 @@ def linear(weights, name, x):
     return F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
 
 
-def attention_reference(weights, x, mask, causal, prefix=""):
-    h = norm(prefix, x, "pre", weights)
-    q, k, v = (linear(weights, f"{prefix}{n}", h).unflatten(-1, (4, 4)).transpose(1, 2) for n in ("query", "key", "value"))
-    bias = mask + (torch.full((x.shape[1],) * 2, -1e30, dtype=x.dtype).triu(1) if causal else 0)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.expand(x.shape[0], 4, -1, -1) if causal else bias)
-    return norm(prefix, x + linear(weights, f"{prefix}dense", out.transpose(1, 2).flatten(2)), "post", weights)
+def slopes(size):
+    distance = (torch.arange(size) - torch.arange(size)[:, None]).abs()
+    return -(2.0 ** (-8 * torch.arange(1, 5) / 4))[:, None, None] * distance
+
+
+def attention_reference(weights, x, mask, causal, prefix="", cross=None, alibi=False):
+    h = norm(prefix, x, "pre_layernorm", weights)
+    sources = (("query", h), ("key", h if cross is None else cross), ("value", h if cross is None else cross))
+    q, k, v = (linear(weights, f"{prefix}{n}", at).unflatten(-1, (4, 4)).transpose(1, 2) for n, at in sources)
+    bias = mask + (slopes(x.shape[1]) if alibi else 0) + (torch.full((x.shape[1],) * 2, -1e30, dtype=x.dtype).triu(1) if causal else 0)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    return norm(prefix, x + linear(weights, f"{prefix}dense", out.transpose(1, 2).flatten(2)), "layernorm", weights)
 
 
 def mlp_reference(weights, x, activation=F.gelu, prefix=""):
-    h = activation(linear(weights, f"{prefix}dense1", norm(prefix, x, "pre", weights)))
-    return norm(prefix, x + linear(weights, f"{prefix}dense2", h), "post", weights)
+    h = activation(linear(weights, f"{prefix}dense1", norm(prefix, x, "pre_layernorm", weights)))
+    return norm(prefix, x + linear(weights, f"{prefix}dense2", h), "layernorm", weights)
 
 
-def layer_reference(weights, x, mask, causal, prefix=""):
-    x = attention_reference(weights, x, mask, causal, f"{prefix}attention.")
+def layer_reference(weights, x, mask, causal, prefix="", cross=None, alibi=False):
+    x = attention_reference(weights, x, mask, causal, f"{prefix}attention.", alibi=alibi)
+    if cross is not None:
+        x = attention_reference(weights, x, mask, False, f"{prefix}crossattention.", cross)
     return mlp_reference(weights, x, prefix=f"{prefix}output.")
 
 
@@ -62,9 +70,18 @@ CASES = {
         lambda nn_: nn_.DistributedTransformerLayer(**SHAPE, intermediate_size=32, causal_mask_size=8),
         lambda w, x, m: layer_reference(w, x, m, True),
     ),
+    "layer with alibi": (
+        lambda nn_: nn_.DistributedTransformerLayer(**SHAPE, intermediate_size=32, causal_mask_size=8, use_alibi=True),
+        lambda w, x, m: layer_reference(w, x, m, True, alibi=True),
+    ),
+    # The cross states are three times the input.
+    "cross": (
+        lambda nn_: nn_.DistributedTransformerLayer(**SHAPE, intermediate_size=32, causal_mask_size=8, add_cross_attention=True),
+        lambda w, x, m: layer_reference(w, x, m, True, cross=3 * x),
+    ),
     "transformer": (
         lambda nn_: nn_.DistributedTransformer(2, **SHAPE, intermediate_size=32),
-        lambda w, x, m: layer_reference(w, layer_reference(w, x, m, False, "0."), m, False, "1."),
+        lambda w, x, m: layer_reference(w, layer_reference(w, x, m, False, "seq_layers.0."), m, False, "seq_layers.1."),
     ),
 }
 
@@ -86,7 +103,7 @@ def against_reference(rank, case, tp, optimize, prescaled):
 
     x = part(x_all).clone().requires_grad_()
     inputs = x if case.startswith(("linear", "output")) else (x, part(mask_all))
-    out = module(inputs)
+    out = module((x, 3 * x, inputs[1], inputs[1]) if case == "cross" else inputs)
     out = out[0] if isinstance(out, tuple) else out
     ((out * weight).square().sum()).backward()
 
@@ -182,7 +199,7 @@ def registered(rank):
     scaled = {name for name, _ in model.scaled_batch_reducer_named_parameters()}
     return (
         [type(m).__name__ for m in (net.first, mlp, net.odd)],
-        mlp.post is None and mlp.pre is not None,
+        mlp.layernorm is None and mlp.pre_layernorm is not None,
         doubled,
         sorted(scaled),
         model.is_distributed_parameter(mlp.dense1.weight) and not model.is_distributed_parameter(net.first.weight),
@@ -221,3 +238,86 @@ def test_a_rank_holds_about_half_of_the_weights(worlds):
     for modules, share in worlds(2).run(shares):
         # Two embeddings, a head, and six linear layers in each of four blocks.
         assert modules == 3 + 6 * 4 and 0.5 < share < 0.6
+
+
+def language_model(rank, prescaled, options):
+    smp = fresh({"tensor_parallel_degree": 2, "ddp": True, "prescaled_batch": prescaled})
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(5)
+    sizes = {"num_layers": 2, **SHAPE, "intermediate_size": 32, "vocab_size": 32, "num_positions": 8, "causal_mask_size": 8}
+    module = smp.nn.DistributedTransformerLMHead(**sizes, **options)
+    whole = {name: value.clone().requires_grad_() for name, value in gathered(module).items()}
+    ids_all = torch.randint(32, (4, 6))
+    hidden_all = (torch.rand(4, 6) < 0.2).long()
+    hidden_all[:, 0] = 0
+    part = (lambda t: t) if prescaled else (lambda t: t.chunk(2)[smp.tp_rank()])
+    ids = part(ids_all)
+    loss, logits = module((ids, part(hidden_all), None, None, ids))
+    loss.backward()
+
+    x = F.embedding(ids_all, whole["word_embedding.weight"]) + whole["position_embedding.weight"][:6]
+    x = norm("", x, "embedding_layernorm", whole)
+    mask = hidden_all[:, None, None] * -1e30
+    for i in range(2):
+        x = layer_reference(whole, x, mask, True, f"transformer.seq_layers.{i}.")
+    expected = norm("", x, "layernorm", whole) @ whole["word_embedding.weight"].t()
+    losses = [F.cross_entropy(e[:, :-1].flatten(0, 1), i[:, 1:].flatten()) for e, i in ((expected, ids_all), (part(expected), ids))]
+    losses[0].backward()
+    gradient, split = module.word_embedding.weight.grad, hasattr(module.word_embedding.weight, "_smp_split")
+    if split:
+        gradient = movement.all_gather(gradient, 1) / (1 if prescaled else 2)
+    elif not prescaled:
+        gradient = movement.all_reduce(gradient) / 2
+    names = dict(module.named_parameters(remove_duplicate=False))
+    return (
+        worst(logits, part(expected)),
+        worst(loss, losses[1]),
+        worst(gradient, whole["word_embedding.weight"].grad),
+        float(names["lm_head.weight"] is not names["word_embedding.weight"]),
+        float(split != options.get("distribute_embedding", False)),
+    )
+
+
+@pytest.mark.parametrize("prescaled", [False, True])
+@pytest.mark.parametrize("options", [{}, {"pre_layernorm": True, "post_layernorm": False, "distribute_embedding": True}])
+def test_a_language_model_equals_the_reference(worlds, prescaled, options):
+    for errors in worlds(2).run(language_model, prescaled, options):
+        assert max(errors) <= 1e-12, errors
+
+
+def randomness(rank):
+    smp = fresh({"tensor_parallel_degree": 2, "ddp": True, "prescaled_batch": True})
+    torch.manual_seed(5)
+    layer = smp.nn.DistributedAttentionLayer(**{**SHAPE, "attention_dropout_prob": 0.5})
+    smp.set_activation_checkpointing(layer)
+    x = torch.ones(2, 6, 16, requires_grad=True)
+    seen = []
+    layer.dense.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
+    layer((x, None)).sum().backward()
+    # Equal values everywhere, so heads differ by what dropout left of them.
+    kept = seen[0] / layer.value(layer.pre_layernorm(x) if layer.pre_layernorm else x)
+    return kept.reshape(-1).tolist(), torch.equal(seen[0], seen[1]), float(torch.rand(()))
+
+
+def test_dropout_differs_in_split_regions_and_nowhere_else(worlds):
+    (first, replayed, after), (second, also, after_too) = worlds(2).run(randomness)
+    assert replayed and also and after == after_too
+    assert first != pytest.approx(second)
+
+
+def test_packed_attention_is_ordinary_attention():
+    import smdistributed.modelparallel.torch as smp
+
+    torch.manual_seed(3)
+    qkv = torch.randn(2, 5, 3, 4, 8, dtype=torch.float64)
+    q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
+    mask = torch.randn(2, 1, 1, 5, dtype=torch.float64)
+    ahead = torch.full((5, 5), -1e300, dtype=torch.float64).triu(1)
+    for causal in (False, True):
+        for options, scale in (({}, 8**-0.5), ({"scale_attn_by_layer_idx": True, "layer_idx": 2}, 8**-0.5 / 3), ({"scale": 0.1}, 0.1)):
+            layer = smp.nn.FlashAttentionLayer(attention_dropout_prob=0.0, **options)
+            scores = q @ k.transpose(-1, -2) * scale + mask + (ahead if causal else 0)
+            assert worst(layer(qkv, mask, causal), scores.softmax(-1) @ v) < 1e-14
+    biased = smp.nn.FlashAttentionLayer(0.0, use_alibi=True)(qkv)
+    scores = q @ k.transpose(-1, -2) * 8**-0.5 + slopes(5)
+    assert worst(biased, scores.softmax(-1) @ v) < 1e-14

@@ -12,6 +12,8 @@ class ModuleManager:
 
     def __init__(self):
         self.translate_functions = []
+        # Attention heads of replaced models by family: the layout of some weights depends on them.
+        self.heads = {}
 
 
 class State:

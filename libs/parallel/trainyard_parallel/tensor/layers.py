@@ -1,8 +1,5 @@
 """Linear and embedding layers with split weights."""
 
-import math
-
-import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -50,10 +47,11 @@ class DistributedEmbedding(DistributedModule):
 class SplitOutLinear(DistributedModule):
     """Rank k holds the outputs out_k (weight rows and bias): the first half of a pair, inside a block."""
 
-    def __init__(self, in_features, out_features, std=None, device=None, dtype=None):
+    def __init__(self, in_features, out_features, std=None, device=None, dtype=None, bias=True):
         super().__init__()
-        whole = initial(nn.Linear(in_features, out_features, device=device, dtype=dtype), std)
-        self.weight, self.bias = self.split_parameter(whole.weight, 0), self.split_parameter(whole.bias, 0)
+        whole = initial(nn.Linear(in_features, out_features, bias, device, dtype), std)
+        self.weight = self.split_parameter(whole.weight, 0)
+        self.bias = self.split_parameter(whole.bias, 0) if bias else None
 
     def forward(self, x):
         return F.linear(x, self.weight, self.bias)
@@ -62,29 +60,20 @@ class SplitOutLinear(DistributedModule):
 class SplitInLinear(DistributedModule):
     """Rank k holds W[:, in_k] and sees its channels already: the second half of a pair, inside a block."""
 
-    def __init__(self, in_features, out_features, std=None, device=None, dtype=None):
+    def __init__(self, in_features, out_features, std=None, device=None, dtype=None, bias=True):
         super().__init__()
-        whole = initial(nn.Linear(in_features, out_features, device=device, dtype=dtype), std)
-        self.weight, self.bias = self.split_parameter(whole.weight, 1), nn.Parameter(whole.bias.detach().clone())
+        whole = initial(nn.Linear(in_features, out_features, bias, device, dtype), std)
+        self.weight = self.split_parameter(whole.weight, 1)
+        self.bias = nn.Parameter(whole.bias.detach().clone()) if bias else None
 
     def forward(self, x):
-        return move("scatter_sum", F.linear(x, self.weight)) + self.bias
+        out = move("scatter_sum", F.linear(x, self.weight))
+        return out if self.bias is None else out + self.bias
 
 
 def initial(linear, std):
     if std is not None:
         nn.init.normal_(linear.weight, std=std)
-        nn.init.zeros_(linear.bias)
+        if linear.bias is not None:
+            nn.init.zeros_(linear.bias)
     return linear
-
-
-def attention(q_BHSD, k_BHTD, v_BHTD, mask, causal, dropout, training):
-    """softmax(q·k/√D + mask)·v; `mask` is additive and broadcasts to [B, heads, S, T]."""
-    scores = q_BHSD @ k_BHTD.transpose(-1, -2) / math.sqrt(q_BHSD.shape[-1])
-    if causal:
-        size, length = scores.shape[-2], scores.shape[-1]
-        ahead = torch.ones(size, length, dtype=torch.bool, device=scores.device).triu(length - size + 1)
-        scores = scores.masked_fill(ahead, torch.finfo(scores.dtype).min)
-    if mask is not None:
-        scores = scores + mask
-    return F.dropout(scores.softmax(-1), dropout, training) @ v_BHTD

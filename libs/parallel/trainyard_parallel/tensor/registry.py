@@ -7,6 +7,7 @@ from typing import Callable
 
 from torch import nn
 
+from trainyard_parallel.huggingface import adapters, families
 from trainyard_parallel.placement import MARK as STAGE
 from trainyard_parallel.placement import creation_hook
 from trainyard_parallel.state import state
@@ -71,9 +72,11 @@ def tp_register(dist_module, init_hook=None, forward_hook=None, return_hook=None
 
 
 def distribute(model):
-    """Replaces marked modules; returns the model (a new one if the model itself is replaced)."""
-    if state.cfg.tensor_parallel_degree == 1:
-        return model
+    """Replaces marked modules; returns the model (a new one if the model itself is replaced).
+
+    Registered classes and those of transformers are replaced at every degree, as scripts that ask for the distributed
+    transformer on one rank expect; plain layers only where there is something to split.
+    """
     owners = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
@@ -102,8 +105,10 @@ def replacement_of(module, name, shared):
     tp = state.cfg.tensor_parallel_degree
     if type(module) in registry:
         return build(registry[type(module)], module, keywords)
+    if families.family_of(module):
+        return adapters.replace(module, name, keywords)
     split = {nn.Linear: "in_features", nn.Embedding: "embedding_dim"}.get(type(module))
-    if split is None:
+    if split is None or tp == 1:
         return None
     if module in shared or getattr(module, split) % tp:
         reason = "shares its weight" if module in shared else f"has {split} {getattr(module, split)}, not a multiple of {tp}"

@@ -1,6 +1,8 @@
 """`smp.nn`: modules with split weights."""
 
-from trainyard_parallel.errors import absent
+from torch.nn import LayerNorm as FusedLayerNorm
+
+from smdistributed.modelparallel.torch.nn import huggingface
 from trainyard_parallel.tensor import (
     DistributedAttentionLayer,
     DistributedEmbedding,
@@ -8,7 +10,9 @@ from trainyard_parallel.tensor import (
     DistributedModule,
     DistributedTransformer,
     DistributedTransformerLayer,
+    DistributedTransformerLMHead,
     DistributedTransformerOutputLayer,
+    FlashAttentionLayer,
 )
 
 __all__ = [
@@ -17,10 +21,10 @@ __all__ = [
     "DistributedLinear",
     "DistributedModule",
     "DistributedTransformer",
+    "DistributedTransformerLMHead",
     "DistributedTransformerLayer",
     "DistributedTransformerOutputLayer",
+    "FlashAttentionLayer",
+    "FusedLayerNorm",
+    "huggingface",
 ]
-
-DistributedTransformerLMHead = absent("smp.nn.DistributedTransformerLMHead", "use DistributedTransformer with your own head")
-FlashAttentionLayer = absent("smp.nn.FlashAttentionLayer", "use torch.nn.functional.scaled_dot_product_attention")
-FusedLayerNorm = absent("smp.nn.FusedLayerNorm", "use torch.nn.LayerNorm")

@@ -1,0 +1,6 @@
+"""Weights of gptj models between Hugging Face's form and `smp.nn`'s."""
+
+from trainyard_parallel.huggingface.functions import export
+from trainyard_parallel.huggingface.translate import GPTJ
+
+export(GPTJ, globals())

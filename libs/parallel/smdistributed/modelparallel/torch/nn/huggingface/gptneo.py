@@ -1,0 +1,6 @@
+"""Weights of gptneo models between Hugging Face's form and `smp.nn`'s."""
+
+from trainyard_parallel.huggingface.functions import export
+from trainyard_parallel.huggingface.translate import GPTNEO
+
+export(GPTNEO, globals())
