@@ -75,8 +75,7 @@ def test_all_problems_come_in_one_message():
         ({}, 4, "ddp is false but 4 ranks are 4 times"),
         ({"microbatches": True}, 1, "microbatches is True but must be an integer of at least 1"),
         ({"memory_weight": 1.5}, 1, "memory_weight is 1.5 but must be a number from 0 to 1"),
-        ({"fp16": True}, 1, "fp16 is True, which is not available yet"),
-        ({"bf16": True, "ddp": True}, 2, "bf16 is True, which needs sharded_data_parallel_degree > 1"),
+        ({"fp16": True, "bf16": True}, 1, "fp16 and bf16 are both True; choose one"),
         ({"offload_activations": True}, 1, "offload_activations is True, which is not available yet"),
     ],
 )

@@ -309,7 +309,7 @@ def test_the_first_step_uses_no_random_numbers_for_tracing(worlds):
 def absent(rank):
     smp = fresh({})
     found = [raised(SMPNotAvailable, getattr(smp, name)) for name in ("register_parameter", "model_creation", "delay_param_initialization")]
-    found += [raised(SMPNotAvailable, call) for call in (smp.amp.GradScaler, smp.nn.FlashAttentionLayer)]
+    found += [raised(SMPNotAvailable, call) for call in (smp.nn.FlashAttentionLayer,)]
     found.append(raised(SMPNotAvailable, smp.nn.DistributedAttentionLayer, cross_attention=True))
     return found
 

@@ -59,7 +59,7 @@ class GPT(nn.Module):
 
     def forward(self, ids, labels=None):
         positions = torch.arange(ids.shape[1], device=ids.device)
-        mask = torch.full((ids.shape[1], ids.shape[1]), -1e9, dtype=torch.float64, device=ids.device).triu(1)
+        mask = torch.full((ids.shape[1], ids.shape[1]), -1e4, dtype=self.scale.dtype, device=ids.device).triu(1)
         first = self.drop(self.wte(ids) + self.wpe(positions))
         x = first
         for block in self.blocks:

@@ -74,8 +74,8 @@ V1 = {
     "shard_optimizer_state": flag(False),
     "prescaled_batch": flag(False),
     "skip_tracing": flag(False),
-    "fp16_params": flag(False, (False,)),
-    "fp16": flag(False, (False,)),
+    "fp16_params": flag(False),
+    "fp16": flag(False),
     "bf16": flag(False),
     "sharded_data_parallel_degree": count(1),
     "sdp_reduce_bucket_size": Key(5e8, "a positive number of elements", is_number(1, float("inf"))),
@@ -100,8 +100,8 @@ V2 = {
     "fsdp_cache_flush_warnings": flag(True),
     "allow_empty_shards": flag(False),
     "tensor_parallel_degree": count(1),
-    "context_parallel_degree": count(1, available=(1,)),
-    "expert_parallel_degree": count(1, available=(1,)),
+    "context_parallel_degree": count(1),
+    "expert_parallel_degree": count(1),
     "random_seed": count(12345, 0),
 }
 
@@ -197,8 +197,8 @@ def parse_v1(given, world_size):
         )
     if sdp > 1 and cfg.shard_optimizer_state:
         problems.append("shard_optimizer_state true does not go with sharded_data_parallel_degree > 1, which shards it already")
-    if cfg.bf16 and sdp == 1:
-        problems.append("bf16 is True, which needs sharded_data_parallel_degree > 1; or use torch.autocast in the step")
+    if cfg.fp16 and cfg.bf16:
+        problems.append("fp16 and bf16 are both True; choose one of them")
     fail_on(problems, "SMP v1")
     cfg.partitions = pp
     if cfg.memory_weight is None:
@@ -213,11 +213,26 @@ def parse_v2(given, world_size):
     values, problems = check_keys(given, V2, V1, "SMP v2")
     cfg = SimpleNamespace(**values)
     tp, shard = cfg.tensor_parallel_degree, cfg.hybrid_shard_degree
+    cp, ep = cfg.context_parallel_degree, cfg.expert_parallel_degree
     if world_size % tp:
         problems.append(f"tensor_parallel_degree is {tp} but must divide the {world_size} ranks of the job")
-    elif shard and (world_size // tp) % shard:
-        problems.append(
-            f"hybrid_shard_degree is {shard} but must divide {world_size} ranks / tensor_parallel_degree {tp} = {world_size // tp}"
-        )
+    else:
+        data = world_size // tp
+        rest = f"{world_size} ranks / tensor_parallel_degree {tp} = {data}"
+        if shard and data % shard:
+            problems.append(f"hybrid_shard_degree is {shard} but must divide {rest}")
+        if data % cp:
+            problems.append(f"context_parallel_degree is {cp} but must divide {rest}")
+        elif shard % cp:
+            problems.append(
+                f"context_parallel_degree is {cp} but must divide hybrid_shard_degree {shard}: the ranks that share a "
+                "sequence lie in one shard group; raise hybrid_shard_degree or leave it at 0"
+            )
+        if data % ep:
+            problems.append(f"expert_parallel_degree is {ep} but must divide {rest}")
+        elif shard % ep and ep % shard:
+            problems.append(f"expert_parallel_degree is {ep} but it or hybrid_shard_degree {shard} must be a multiple of the other")
+    if ep > 1 and tp > 1:
+        problems.append(f"expert_parallel_degree {ep} does not go with tensor_parallel_degree {tp}; make one of them 1")
     fail_on(problems, "SMP v2")
     return cfg

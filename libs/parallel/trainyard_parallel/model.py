@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from trainyard_parallel import messages, placement, shard, tensor
+from trainyard_parallel import messages, placement, precision, shard, tensor
 from trainyard_parallel.chain import untouched
 from trainyard_parallel.errors import SMPRuntimeError, not_available
 from trainyard_parallel.pipeline import Pipeline
@@ -57,7 +57,10 @@ class DistributedModel(nn.Module):
         self.bucket_bytes = int(bucket_cap_mb * 2**20)
         self.broadcast_buffers = broadcast_buffers
         self.module = tensor.distribute(module)
+        precision.cast_model(self.module)
         self.partitioned = False
+        # Parameters that an earlier stage holds too.
+        self.counted_elsewhere = set()
         self.stage_of, self.pipeline = {}, None
         self._shared = []
         self._post_partition, self._post_step, self._pending = {}, {}, []
@@ -73,15 +76,16 @@ class DistributedModel(nn.Module):
     # ---- running ----
 
     def forward(self, *args, **kwargs):
+        args, kwargs = precision.cast_in((args, kwargs))
         suspension = getattr(current, "suspension", None)
         if suspension is not None:
-            return suspension.suspend("call", (args, kwargs))
+            return precision.cast_out(suspension.suspend("call", (args, kwargs)))
         if state.cfg.pipeline_parallel_degree > 1:
             raise SMPRuntimeError(
                 f"the model was called outside a step with pipeline_parallel_degree {state.cfg.pipeline_parallel_degree}; "
                 "call it inside a function decorated with @smp.step"
             )
-        return self.module(*args, **kwargs)
+        return precision.cast_out(self.module(*args, **kwargs))
 
     def backward(self, tensors, grad_tensors=None):
         """As torch.autograd.backward, in place of `loss.backward()`; must be called once per model call."""
@@ -90,12 +94,16 @@ class DistributedModel(nn.Module):
             suspension.suspend("backward", (tensors, grad_tensors))
             return
         tensors = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
-        scale = self._microbatch_scale if self._in_step else 1.0
+        scale = self._loss_factor()
         torch.autograd.backward([t * scale for t in tensors] if scale != 1.0 else tensors, grad_tensors)
         if self._in_step:
             self._ran_backward = True
         else:
             self._after_backwards()
+
+    def _loss_factor(self):
+        own = self._microbatch_scale if self._in_step else 1.0
+        return own * state.optimizer.loss_scale if state.optimizer is not None else own
 
     @contextmanager
     def in_step(self, microbatches):
@@ -119,7 +127,7 @@ class DistributedModel(nn.Module):
             if not self.partitioned:
                 self._partition(functions[0])
             self.sync_buffers()
-            results, self._ran_backward = self.pipeline.run(owner, functions, self._microbatch_scale)
+            results, self._ran_backward = self.pipeline.run(owner, functions, self._loss_factor())
         if self._ran_backward:
             self._after_backwards()
         for hook in list(self._post_step.values()):
@@ -175,6 +183,7 @@ class DistributedModel(nn.Module):
         if state.process.rank == 0:
             for name, at in plan.calls:
                 print(f"smp: {name} is on stage {at}", flush=True)
+        self.counted_elsewhere = {p for p, at in held.items() if stage in at and stage != min(at)}
         self._keep_local({p for p, at in held.items() if stage in at}, [names[p] for p, at in held.items() if len(at) > 1])
         self.pipeline.plans.clear()
         self.partitioned = True
@@ -328,6 +337,8 @@ class DistributedModel(nn.Module):
         with torch.no_grad():
             for name in local & set(state_dict):
                 shard.copy(own[name], state_dict[name])
+        if state.optimizer is not None:
+            state.optimizer.follow_model()
 
     def cpu(self):
         """The whole model on the host of every rank, no longer distributed; a collective of the model-parallel group."""

@@ -38,6 +38,7 @@ class StageModule(nn.Module):
         autocast = torch.autocast(*suspension.autocast) if suspension.autocast else contextlib.nullcontext()
         with autocast:
             result = chain.Pass(self.plan, pipeline.stage, received).execute(pipeline.model, args, kwargs)
+        result = widened(result, self.plan.result if pipeline.stage == pipeline.stages - 1 else self.plan.crossing[pipeline.stage])
         if pipeline.stage < pipeline.stages - 1:
             return result
         pipeline.results[pipeline.first + int(index)] = detached(result)
@@ -47,6 +48,15 @@ class StageModule(nn.Module):
             raise SMPRuntimeError("the step function called the model twice; with pipeline parallelism call it once a step")
         loss = pipeline.scalar(*value) if kind == "backward" else torch.zeros(())
         return loss.reshape(1)
+
+
+def widened(structure, planned):
+    """The same in the dtypes of a plan: it knows nothing of autocast, under which tensors may be narrower."""
+    leaves, spec = tree_flatten(structure)
+    plans = tree_flatten(planned)[0]
+    return tree_unflatten(
+        [leaf.to(plan.meta.dtype) if isinstance(plan, chain.Handle) else leaf for leaf, plan in zip(leaves, plans)], spec
+    )
 
 
 def detached(structure):

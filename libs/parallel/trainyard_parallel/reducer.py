@@ -26,8 +26,13 @@ def reduce_gradients(parameters, group, divisor, bucket_bytes=25 * 2**20):
     for bucket in buckets(used, bucket_bytes):
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in bucket]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        # The sum of FP16 gradients may overflow where their mean does not.
+        early = flat.dtype == torch.float16
+        if early:
+            flat /= divisor
         dist.all_reduce(flat, group=group)
-        flat /= divisor
+        if not early:
+            flat /= divisor
         for parameter, part in zip(bucket, flat.split([p.numel() for p in bucket])):
             if parameter.grad is None:
                 parameter.grad = torch.empty_like(parameter)

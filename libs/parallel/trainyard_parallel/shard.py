@@ -7,7 +7,6 @@ the accumulation boundary (hop 2).
 """
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -26,9 +25,6 @@ def apply(model):
     if not is_on():
         return
     module = model.module
-    if state.cfg.bf16:
-        # As the original does: parameters, gradients and optimizer state are bfloat16; there is no loss scale.
-        module.to(torch.bfloat16)
     # Replicas are runs of ranks, so the matrix of global ranks is the list of shard groups.
     mesh = DeviceMesh(
         state.process.device.type, torch.tensor(state.topology.groups["sdp"]), mesh_dim_names=("replicate", "shard")
@@ -81,19 +77,3 @@ def copy(target, value):
 
         value = distribute_tensor(value.to(target.device), target.device_mesh, target.placements, src_data_rank=None)
     target.copy_(value)
-
-
-def clip(parameters, max_norm):
-    """Scales gradients so that their global norm is at most `max_norm`; returns the norm before. Collective."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    device = state.process.device
-    squares = [torch.zeros((), dtype=torch.float64, device=device) for _ in range(2)]
-    for gradient in gradients:
-        local = gradient.to_local() if is_sharded(gradient) else gradient
-        squares[is_sharded(gradient)] += local.double().square().sum()
-    dist.all_reduce(squares[True], group=state.group("sdp"))
-    norm = (squares[0] + squares[1]).sqrt()
-    factor = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
-    for gradient in gradients:
-        (gradient.to_local() if is_sharded(gradient) else gradient).mul_(factor.to(gradient.dtype))
-    return norm

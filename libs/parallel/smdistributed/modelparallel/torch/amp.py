@@ -1,7 +1,5 @@
 """`smp.amp`."""
 
-from trainyard_parallel.errors import absent
-
-GradScaler = absent("smp.amp.GradScaler", "use torch.autocast with bfloat16, which needs no scaler")
+from trainyard_parallel.precision import GradScaler
 
 __all__ = ["GradScaler"]
