@@ -8,7 +8,9 @@ import { lockExclusively } from './exclusive-lock.ts';
 import type { IsolationReport } from './executors/executor.ts';
 import { ForkServers } from './executors/local/fork-server.ts';
 import { LocalExecutor } from './executors/local/local-executor.ts';
-import { readRuntimes, resolveImage, runtimeTable } from './executors/local/runtimes.ts';
+import { resolveImage } from './executors/local/image-table.ts';
+import { installedPackages } from './executors/local/installed-packages.ts';
+import { readRuntimes, runtimeTable } from './executors/local/runtimes.ts';
 import { AgentApi } from './gateway/agent.ts';
 import { createS3Authorizer } from './gateway/policy.ts';
 import type { CredentialLookup } from './gateway/principal.ts';
@@ -104,7 +106,9 @@ export async function startService(
   const runtimePlan = (name: string): RuntimePlan => {
     const runtime = readRuntimes(table).runtimes.get(name);
     if (!runtime)
-      throw new Error(`Runtime ${name} is gone from ${table.directory}; make it again with trainyard setup`);
+      throw new Error(
+        `the runtime ${name} is gone from ${table.directory}; make it again with: trainyard setup --runtime ${name}`,
+      );
     return { name, python: runtime.python, binDirs: runtime.binDirs, preload: config.preload };
   };
   const forkServers = new ForkServers({ runDir: join(dataDir, 'run'), initDir: config.initDir });
@@ -205,7 +209,7 @@ export async function startService(
     isolatesNetwork: isolation.level !== 'processes',
     runtimeFor: (image) => {
       const found = resolveImage(image, table);
-      return found.runtime ? { runtime: found.runtime.name } : { problem: found.refusal ?? '' };
+      return found.runtime ? { runtime: found.runtime } : { problem: found.refusal ?? '' };
     },
     fileSystemPath: (id) => folders.path(id),
     folderExists: async (path) => (await stat(path).catch(() => null))?.isDirectory() ?? false,
@@ -265,7 +269,10 @@ export async function startService(
         dataDir,
         hostLimit: config.hostLimit,
         isolation,
-        runtimes: [...runtimes.values()],
+        runtimes: [...runtimes.values()].map((runtime) => ({
+          ...runtime,
+          packages: Object.fromEntries(installedPackages(runtime.python) ?? []),
+        })),
         runtimeProblems: problems,
         runtimesDirectory: table.directory,
         forkServers: forkServers.status(),

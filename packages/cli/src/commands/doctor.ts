@@ -3,6 +3,7 @@ import type { Connection } from '@trainyard/sdk';
 import type { Command } from 'commander';
 import { EXIT_CODE } from '../exit-code.ts';
 import { formatDuration } from '../render/duration.ts';
+import { RECIPES } from '../runtime/recipe.ts';
 import { runTool } from '../runtime/run-tool.ts';
 import { addSessionOptions, openSession, type SessionFlags } from '../session-options.ts';
 import { UserError } from '../user-error.ts';
@@ -21,12 +22,16 @@ interface ServiceReport {
     python: string;
     mpi: { name: string; version: string } | null;
     source: string;
+    /** Versions by name; empty where they cannot be read without asking the interpreter. */
+    packages: Record<string, string>;
   }[];
   runtimeProblems: string[];
   runtimesDirectory: string;
   forkServers: ForkServerReport[];
   diskFreeBytes: number;
 }
+
+type Runtime = ServiceReport['runtimes'][number];
 
 interface ForkServerReport {
   runtime: string;
@@ -130,12 +135,9 @@ function judge(service: ServiceReport): Finding[] {
           } as const,
         ]
       : service.runtimes.map(
-          ({ name, framework, version, python, mpi }): Finding => ({
-            topic: 'runtime',
-            state: 'ok',
-            text: `${name}: ${framework} ${version ?? ''}, ${mpi ? `${mpi.name} ${mpi.version}` : 'no MPI of its own'} (${python})`,
-          }),
+          (runtime): Finding => ({ topic: 'runtime', state: 'ok', text: describeRuntime(runtime) }),
         )),
+    ...notMade(service),
     ...service.runtimeProblems.map((text): Finding => ({ topic: 'runtime', state: 'warn', text })),
     ...(service.forkServers.length === 0
       ? [{ topic: 'fork server', state: 'ok', text: 'off; ranks start as fresh interpreters' } as const]
@@ -146,6 +148,27 @@ function judge(service: ServiceReport): Finding[] {
       text: `${(service.diskFreeBytes / 1e9).toFixed(1)} GB free for jobs`,
     },
   ];
+}
+
+/** Packages that decide which jobs a runtime can run. */
+const NOTABLE_PACKAGES = ['trainyard-collective', 'trainyard-parallel', 'transformers', 'tf-keras'];
+
+function describeRuntime({ name, framework, version, python, mpi, packages }: Runtime): string {
+  const parts = [
+    `${name}: ${framework} ${version ?? ''}`.trimEnd(),
+    mpi ? `${mpi.name} ${mpi.version}` : 'no MPI of its own',
+    ...NOTABLE_PACKAGES.flatMap((each) => (packages[each] ? [`${each} ${packages[each]}`] : [])),
+  ];
+  return `${parts.join(', ')} (${python})`;
+}
+
+/** What else could be made: a job of such an image is refused with the same command. */
+function notMade({ runtimes }: ServiceReport): Finding[] {
+  const made = new Set(runtimes.map(({ name }) => name));
+  const missing = Object.keys(RECIPES).filter((name) => !made.has(name));
+  if (made.size === 0 || missing.length === 0) return [];
+  const text = `not made: ${missing.join(', ')}; make one with: trainyard setup --runtime NAME`;
+  return [{ topic: '', state: 'ok', text }];
 }
 
 function describeForkServer({

@@ -2,9 +2,10 @@ import type { CreateTrainingJobRequest } from '@trainyard/api';
 import { describe, expect, it } from 'vitest';
 import { checkRules } from './rules.ts';
 
+const runtime = { name: 'pytorch', framework: 'pytorch' };
 const context = {
   runtimeFor: (image: string) =>
-    image.includes('pytorch') ? { runtime: 'pytorch' } : { problem: `No runtime for ${image}.` },
+    image.includes('pytorch') ? { runtime } : { problem: `No runtime for ${image}.` },
   fileSystemPath: (id: string) => (id === 'fs-0123456789abcdef0' ? '/data' : null),
   isolatesNetwork: true,
 };
@@ -24,7 +25,7 @@ const s3 = (uri = 's3://bucket/train') => ({
 
 describe('rules across members', () => {
   it('find nothing wrong with an ordinary request', () => {
-    expect(checkRules(base(), context)).toEqual({ problems: [], runtime: 'pytorch' });
+    expect(checkRules(base(), context)).toEqual({ problems: [], runtime });
   });
 
   it('refuse network isolation where hosts share the network, and only there', () => {

@@ -1,10 +1,11 @@
 import type { CreateTrainingJobRequest } from '@trainyard/api';
 import { membersUsed } from './members.ts';
+import type { ImageRuntime } from './spec.ts';
 
 /** What the rules must know of the world besides the request. */
 export interface RuleContext {
   /** Runtime for an image, or why there is none (with the next step). */
-  runtimeFor(image: string): { runtime: string } | { problem: string };
+  runtimeFor(image: string): { runtime: ImageRuntime } | { problem: string };
   /** Registered folder of a file system, null when unknown. */
   fileSystemPath(id: string): string | null;
   /** Hosts have a network of their own, which can be closed. */
@@ -23,7 +24,7 @@ const HIGHEST_RUNTIME_S = 28 * 24 * 3600;
 export function checkRules(
   request: CreateTrainingJobRequest,
   context: RuleContext,
-): { problems: string[]; runtime: string | null } {
+): { problems: string[]; runtime: ImageRuntime | null } {
   const problems: string[] = [];
   const say = (sentence: string): void => {
     problems.push(sentence);
@@ -32,7 +33,7 @@ export function checkRules(
     if (use.treatment.treatment === 'refused') say(`${use.written} is not supported: ${use.treatment.note}.`);
   }
 
-  let runtime: string | null = null;
+  let runtime: ImageRuntime | null = null;
   const algorithm = request.AlgorithmSpecification;
   if (!algorithm) {
     say('AlgorithmSpecification is missing; give TrainingImage and TrainingInputMode.');

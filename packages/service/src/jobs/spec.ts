@@ -1,4 +1,4 @@
-import type { CreateTrainingJobRequest } from '@trainyard/api';
+import type { CreateTrainingJobRequest, HostPlan } from '@trainyard/api';
 
 /** A CreateTrainingJob body, compiled: no optional member is left, units are in the names. */
 export interface JobSpec {
@@ -7,7 +7,7 @@ export interface JobSpec {
   image: string;
   /** Runtime that the image maps to. */
   runtime: string;
-  frameworkModule: 'sagemaker_pytorch_container.training:main' | null;
+  frameworkModule: HostPlan['frameworkModule'];
   containerEntrypoint: string[] | null;
   containerArguments: string[] | null;
   instanceType: string;
@@ -63,15 +63,35 @@ export function outputUri(s3OutputPath: string, jobName: string): string {
   return `${s3OutputPath.replace(/\/+$/, '')}/${jobName}/output/`;
 }
 
+/** What an image of the operator's own runs in, as far as it decides how ranks start. */
+export interface ImageRuntime {
+  name: string;
+  framework: string;
+}
+
+type FrameworkModule = NonNullable<HostPlan['frameworkModule']>;
+
+const MODULE_OF_FRAMEWORK: Readonly<Record<string, FrameworkModule>> = {
+  pytorch: 'sagemaker_pytorch_container.training:main',
+  tensorflow: 'sagemaker_tensorflow_container.training:main',
+  mxnet: 'sagemaker_mxnet_container.training:main',
+};
+
+/** Names of image repositories that tell the framework. */
+const FRAMEWORK_OF_REPOSITORY: readonly [RegExp, string][] = [
+  [/pytorch|smdistributed-modelparallel/, 'pytorch'],
+  [/tensorflow/, 'tensorflow'],
+  [/mxnet/, 'mxnet'],
+];
+
 /**
- * Which AWS toolkit module the image would run. PyTorch's images (and Hugging Face's on PyTorch) run the PyTorch
- * toolkit, which knows torchrun and SMDDP flags; any other image gets the generic rules.
+ * Which AWS toolkit module the image runs (its `SAGEMAKER_TRAINING_MODULE`): the framework in its name, else that of
+ * its runtime, because an image that the operator maps to a framework's runtime is one of that framework.
  */
-export function frameworkModuleOf(image: string): JobSpec['frameworkModule'] {
+export function frameworkModuleOf(image: string, framework: string): HostPlan['frameworkModule'] {
   const repository = image.split('/').at(-1)?.split(':')[0] ?? '';
-  return /pytorch|smdistributed-modelparallel/.test(repository)
-    ? 'sagemaker_pytorch_container.training:main'
-    : null;
+  const named = FRAMEWORK_OF_REPOSITORY.find(([pattern]) => pattern.test(repository))?.[1];
+  return MODULE_OF_FRAMEWORK[named ?? framework] ?? null;
 }
 
 /** FSx for Lustre paths begin with the file system's mount name, EFS paths do not. */
@@ -81,7 +101,7 @@ export function subdirectoryOf(type: string, directoryPath: string): string {
 }
 
 /** @param request a body that passed the model's constraints and {@link checkRules} */
-export function compileJobSpec(request: CreateTrainingJobRequest, runtime: string): JobSpec {
+export function compileJobSpec(request: CreateTrainingJobRequest, runtime: ImageRuntime): JobSpec {
   const algorithm = request.AlgorithmSpecification!;
   const image = algorithm.TrainingImage!;
   const isSet = (value: unknown): value is NonNullable<unknown> => value !== undefined && value !== null;
@@ -89,8 +109,8 @@ export function compileJobSpec(request: CreateTrainingJobRequest, runtime: strin
     name: request.TrainingJobName,
     roleArn: request.RoleArn,
     image,
-    runtime,
-    frameworkModule: frameworkModuleOf(image),
+    runtime: runtime.name,
+    frameworkModule: frameworkModuleOf(image, runtime.framework),
     containerEntrypoint: algorithm.ContainerEntrypoint ?? null,
     containerArguments: algorithm.ContainerArguments ?? null,
     instanceType: request.ResourceConfig!.InstanceType!,

@@ -79,7 +79,11 @@ describe('the reconcile loop', () => {
       networkInterfaceName: 'eth0',
       now: () => now,
       hostToken: (job, attempt, host) => `${job}.${attempt}.${host}`,
-      runtimePlan: (name) => ({ name, python: '/usr/bin/python3', binDirs: [], preload: false }),
+      runtimePlan: (name) => {
+        if (name === 'gone')
+          throw new Error('the runtime gone is gone; make it: trainyard setup --runtime gone');
+        return { name, python: '/usr/bin/python3', binDirs: [], preload: false };
+      },
       forkServerSocket: async () => null,
       visiblePaths: () => [],
       fileSystemPath: () => null,
@@ -104,7 +108,12 @@ describe('the reconcile loop', () => {
 
   const create = (name: string, count: number, extra: Partial<CreateTrainingJobRequest> = {}): void => {
     const body = request(name, count, extra);
-    jobs.insert({ arn: `arn:${name}`, request: body, spec: compileJobSpec(body, 'pytorch'), tags: [] });
+    jobs.insert({
+      arn: `arn:${name}`,
+      request: body,
+      spec: compileJobSpec(body, { name: 'pytorch', framework: 'pytorch' }),
+      tags: [],
+    });
   };
 
   /** Lets the loop work until it has nothing to do. */
@@ -176,6 +185,18 @@ describe('the reconcile loop', () => {
     ]);
     expect(executor.cancelled).toHaveLength(1);
     expect(jobs.get('job')!.usedMs).toBe(5000);
+  });
+
+  it('fails a job at once whose runtime was removed while it waited, with the command that makes it', async () => {
+    const body = request('job', 1, {});
+    const spec = compileJobSpec(body, { name: 'gone', framework: 'mxnet' });
+    jobs.insert({ arn: 'arn:job', request: body, spec, tags: [] });
+    await settle();
+    expect(jobs.get('job')).toMatchObject({ status: 'Failed', stage: 'done' });
+    expect(jobs.get('job')!.failureReason).toBe(
+      'ClientError: The hosts were not started: the runtime gone is gone; make it: trainyard setup --runtime gone',
+    );
+    expect(executor.submitted).toEqual([]);
   });
 
   it('starts no rank before every host is ready', async () => {

@@ -34,6 +34,7 @@ export interface StepContext {
   now: () => number;
   /** Host tokens must be the same when a step is repeated. */
   hostToken: (job: string, attempt: number, host: string) => string;
+  /** @throws Error naming the runtime that is gone and the command that makes it again. */
   runtimePlan: (runtime: string) => RuntimePlan;
   forkServerSocket: (runtime: string) => Promise<string | null>;
   visiblePaths: (runtime: RuntimePlan) => string[];
@@ -93,6 +94,13 @@ function queued(job: Job, context: StepContext): boolean {
         : { transition: 'pending', transitionMessage: context.waitReason }),
     });
   }
+  let runtime: RuntimePlan;
+  try {
+    runtime = context.runtimePlan(spec.runtime);
+  } catch (error) {
+    const reason = cut(`ClientError: The hosts were not started: ${(error as Error).message}`);
+    return apply(job, context, finished(job, context, { kind: 'failed', reason, retryable: false }, 'done'));
+  }
   return context.db.transaction(() => {
     const now = context.now();
     const applied = context.jobs.apply(job, {
@@ -103,7 +111,6 @@ function queued(job: Job, context: StepContext): boolean {
       trainingStartAt: job.trainingStartAt ?? now,
     });
     if (!applied) return false;
-    const runtime = context.runtimePlan(spec.runtime);
     const remaining = Math.max(1000, spec.maxRuntimeMs - job.usedMs);
     const key = (): ReturnType<KeyStore['mint']> =>
       context.keys.mint(job.name, job.attempt, now + remaining + STOP_GRACE_MS + KEY_SLACK_MS);

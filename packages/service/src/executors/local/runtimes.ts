@@ -18,12 +18,6 @@ export interface Runtime {
   source: string;
 }
 
-export interface ImageRule {
-  /** Compared with the image, its part after the registry, and its repository name; `*` stands for any text. */
-  pattern: string;
-  runtime: string;
-}
-
 /** Everything that decides which runtime an image gets; read anew on each use, so `trainyard setup` needs no restart. */
 export interface RuntimeTable {
   /** Holds one folder with a `runtime.json` per runtime; made by `trainyard setup`. */
@@ -33,17 +27,6 @@ export interface RuntimeTable {
   /** The operator's file whose `images` come before the built-in rules; it need not exist. */
   configPath: string;
 }
-
-export type ResolvedImage = { runtime: Runtime; refusal: null } | { runtime: null; refusal: string };
-
-/** Image repositories whose training environment is PyTorch itself. Others need the operator's word. */
-const BUILT_IN_RULES: readonly ImageRule[] = [
-  'pytorch-training',
-  'pytorch',
-  'sagemaker-pytorch',
-  'sagemaker-pytorch-training',
-  'huggingface-pytorch-training',
-].map((pattern) => ({ pattern, runtime: 'pytorch' }));
 
 /** Where `trainyard setup` puts runtimes when `TRAINYARD_RUNTIMES` is unset. */
 export function defaultRuntimesDirectory(): string {
@@ -77,73 +60,6 @@ export function readRuntimes(table: RuntimeTable): { runtimes: Map<string, Runti
     else problems.push(`TRAINYARD_PYTHON is ${table.python}: ${problem}`);
   }
   return { runtimes, problems };
-}
-
-/**
- * Finds the runtime for a training image: the operator's rules in their order, then the built-in ones. An image
- * without a rule, or whose runtime is missing, is refused with the line to add; it never runs somewhere else.
- */
-export function resolveImage(image: string, table: RuntimeTable): ResolvedImage {
-  let rules: ImageRule[];
-  try {
-    rules = [...readImageRules(table.configPath), ...BUILT_IN_RULES];
-  } catch (error) {
-    return { runtime: null, refusal: (error as Error).message };
-  }
-  const { runtimes, problems } = readRuntimes(table);
-  const known = [...runtimes.keys()];
-  const rule = rules.find(({ pattern }) => matchesImage(pattern, image));
-  if (rule === undefined) {
-    const line = JSON.stringify({ pattern: repositoryOf(image), runtime: known[0] ?? 'NAME' });
-    return refuse(
-      `AlgorithmSpecification.TrainingImage is ${image}, for which this machine has no runtime. ` +
-        `To name one, add ${line} to "images" in ${table.configPath}; ` +
-        (known.length > 0 ? `runtimes here: ${known.join(', ')}.` : `make one first with: trainyard setup`),
-    );
-  }
-  const runtime = runtimes.get(rule.runtime);
-  if (runtime !== undefined) return { runtime, refusal: null };
-  return refuse(
-    `AlgorithmSpecification.TrainingImage is ${image}, which runs in the runtime "${rule.runtime}", and ${table.directory} ` +
-      `has none of that name (${known.length > 0 ? `it has ${known.join(', ')}` : 'it has no runtime'}). ` +
-      `Make it with: trainyard setup --runtime ${rule.runtime}` +
-      (problems.length > 0 ? `. ${problems.join(' ')}` : ''),
-  );
-}
-
-/** @throws Error naming the file and the entry when `images` is not a list of `{ pattern, runtime }`. */
-export function readImageRules(configPath: string): ImageRule[] {
-  let text: string;
-  try {
-    text = readFileSync(configPath, 'utf8');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
-    throw new Error(`${configPath} cannot be read: ${(error as Error).message}`, { cause: error });
-  }
-  const images: unknown = parseJson(configPath, text)['images'] ?? [];
-  if (!Array.isArray(images))
-    throw new Error(`${configPath}: "images" must be a list of {"pattern", "runtime"}`);
-  return images.map((rule: unknown, index) => {
-    const { pattern, runtime } = (rule ?? {}) as Partial<ImageRule>;
-    if (typeof pattern === 'string' && pattern !== '' && typeof runtime === 'string' && runtime !== '') {
-      return { pattern, runtime };
-    }
-    throw new Error(
-      `${configPath}: images[${index}] is ${JSON.stringify(rule)}; it needs "pattern" and "runtime", both non-empty text`,
-    );
-  });
-}
-
-/** True when the pattern covers the whole image, the image without its registry, or its repository's last name. */
-export function matchesImage(pattern: string, image: string): boolean {
-  const glob = new RegExp(`^${pattern.split('*').map(escapeRegExp).join('.*')}$`, 's');
-  const withoutRegistry = image.slice(image.lastIndexOf('/') + 1);
-  return [image, withoutRegistry, repositoryOf(image)].some((text) => glob.test(text));
-}
-
-/** `763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.3.0-cpu` → `pytorch-training`. */
-function repositoryOf(image: string): string {
-  return image.slice(image.lastIndexOf('/') + 1).replace(/[:@].*$/s, '');
 }
 
 function readRuntime(name: string, path: string): Runtime {
@@ -209,7 +125,8 @@ function listFolders(directory: string): string[] {
   }
 }
 
-function parseJson(path: string, text: string): Record<string, unknown> {
+/** @throws Error naming the file when it does not hold a JSON object */
+export function parseJson(path: string, text: string): Record<string, unknown> {
   try {
     const value: unknown = JSON.parse(text);
     if (typeof value === 'object' && value !== null && !Array.isArray(value))
@@ -223,12 +140,4 @@ function parseJson(path: string, text: string): Record<string, unknown> {
 function isMpi(value: unknown): value is { name: string; version: string } {
   const mpi = value as { name?: unknown; version?: unknown } | null;
   return typeof mpi === 'object' && typeof mpi?.name === 'string' && typeof mpi.version === 'string';
-}
-
-function escapeRegExp(text: string): string {
-  return text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
-}
-
-function refuse(refusal: string): ResolvedImage {
-  return { runtime: null, refusal };
 }
