@@ -1,6 +1,9 @@
 """Worlds that tests share, and what must hold after every test run."""
 
+import multiprocessing.util
 import os
+import shutil
+import tempfile
 
 import pytest
 
@@ -18,6 +21,14 @@ TOPOLOGIES = {
 }
 
 _worlds = {}
+
+
+def pytest_configure():
+    # torchrun, multiprocessing and pytest leave folders behind where processes are killed, which these tests do.
+    scratch = tempfile.mkdtemp(prefix="trainyard-collective-")
+    os.environ["TMPDIR"] = tempfile.tempdir = scratch
+    # After multiprocessing has removed its own folder in it, at priority -100.
+    multiprocessing.util.Finalize(None, shutil.rmtree, [scratch, True], exitpriority=-200)
 
 
 def world_for(name):
