@@ -7,13 +7,14 @@ units run, and the pass ends at the first call of a unit of a later stage.
 """
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from trainyard_parallel.errors import SMPUnsupportedPlacement
-from trainyard_parallel.handle import Handle, to_meta, unwrap, wrap
-from trainyard_parallel.private import tree_flatten, tree_map, tree_unflatten
+from trainyard_parallel.handle import Handle, map_leaves, to_meta, unwrap, wrap
+from trainyard_parallel.private import tree_flatten, tree_unflatten
 
 
 class Cut(Exception):
@@ -76,6 +77,12 @@ class Run:
     def account(self, func, operands, result):
         pass
 
+    # Whether operations without values are looked up in a plan.
+    is_planned = False
+
+    def did(self, leaves, result):
+        """Composite code has called an operation on `leaves`."""
+
 
 class CostTrace(Run):
     """Follows the model and weighs every module: order of first calls, activation bytes and operations."""
@@ -110,7 +117,7 @@ class CostTrace(Run):
 
 
 def as_handles(run, structure):
-    return tree_map(
+    return map_leaves(
         lambda leaf: wrap(run, to_meta(leaf)) if isinstance(leaf, torch.Tensor) and not isinstance(leaf, Handle) else leaf,
         structure,
     )
@@ -121,6 +128,16 @@ def trace_costs(model, args, kwargs, device):
     with untouched(model), instrument(list(model.modules()), run), torch.enable_grad():
         model(*args, **kwargs)
     return run
+
+
+@dataclass(frozen=True)
+class New:
+    number: int
+
+
+@dataclass(frozen=True)
+class Operand:
+    index: int
 
 
 class Plan(Run):
@@ -134,6 +151,26 @@ class Plan(Run):
         self.probed = {}
         self.last_use = {}
         self.parameter_stages = {}
+        # What each operation of composite code gave: leaves and their structure. A leaf is a New handle, an Operand or
+        # a plain value.
+        self.operations = []
+
+    def did(self, leaves, result):
+        if self.inside:
+            return
+        operands = {id(leaf): index for index, leaf in enumerate(leaves) if isinstance(leaf, Handle)}
+        given, spec = tree_flatten(result)
+        self.operations.append(
+            (
+                [
+                    (Operand(operands[id(leaf)]) if id(leaf) in operands else New(leaf.number))
+                    if isinstance(leaf, Handle)
+                    else leaf
+                    for leaf in given
+                ],
+                spec,
+            )
+        )
 
     def use(self, leaves):
         if self.inside:
@@ -201,7 +238,23 @@ class Pass(Run):
 
     def __init__(self, plan, own, received):
         super().__init__(plan.device)
-        self.plan, self.own, self.received, self.call = plan, own, received, 0
+        self.plan, self.own, self.received, self.call, self.operation = plan, own, received, 0, 0
+
+    is_planned = True
+
+    def did(self, leaves, result):
+        self.operation += 1
+
+    def planned(self, leaves):
+        """The result of the next operation, without values."""
+        given, spec = self.plan.operations[self.operation]
+        self.operation += 1
+        return tree_unflatten([self.again(leaf, leaves) for leaf in given], spec)
+
+    def again(self, leaf, leaves):
+        if isinstance(leaf, New):
+            return Handle(self, self.plan.handles[leaf.number].meta)
+        return leaves[leaf.index] if isinstance(leaf, Operand) else leaf
 
     def __call__(self, unit, forward, args, kwargs):
         stage = self.plan.stage_of[unit]
@@ -214,8 +267,8 @@ class Pass(Run):
         self.call += 1
         if stage < self.own:
             return skipped(self, metas, spec)
-        result = forward(*tree_map(unwrap, args), **tree_map(unwrap, kwargs))
-        return tree_map(lambda leaf: wrap(self, leaf) if isinstance(leaf, torch.Tensor) else leaf, result)
+        result = forward(*map_leaves(unwrap, args), **map_leaves(unwrap, kwargs))
+        return map_leaves(lambda leaf: wrap(self, leaf) if isinstance(leaf, torch.Tensor) else leaf, result)
 
     def begin(self):
         for handle, value in zip(self.plan.crossing[self.own - 1], self.received):
@@ -225,6 +278,6 @@ class Pass(Run):
         """The tensors for the next stage, or on the last stage the model's result."""
         with instrument(list(self.plan.stage_of), self):
             try:
-                return tree_map(unwrap, model(*args, **kwargs))
+                return map_leaves(unwrap, model(*args, **kwargs))
             except Cut:
                 return tuple(unwrap(self.handles[handle.number]) for handle in self.plan.crossing[self.own])
