@@ -65,6 +65,8 @@ export type ChannelSource =
       dataType: 'S3Prefix' | 'ManifestFile';
       uri: string;
       distribution: 'FullyReplicated' | 'ShardedByS3Key';
+      /** Hosts among which `ShardedByS3Key` deals the objects, in order; absent means all hosts of the job. */
+      shardHosts?: string[];
     }
   /** Already mounted (or linked) at the channel's directory by the executor. */
   | { kind: 'mounted'; directory: string; readOnly: boolean };

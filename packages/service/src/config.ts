@@ -1,5 +1,5 @@
 import { homedir } from 'node:os';
-import { dirname, join, resolve } from 'node:path';
+import { dirname, isAbsolute, join, normalize, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { readFileSync } from 'node:fs';
@@ -22,6 +22,16 @@ export interface ServiceConfig {
   nodePath: string;
   /** Any Python ≥ 3.10 for init. */
   initPython: string;
+  /** Folders of this machine under the ids of file systems that requests name. */
+  fileSystems: Readonly<Record<string, NamedFolder>>;
+}
+
+/** What stands for an FSx for Lustre or EFS file system here. */
+export interface NamedFolder {
+  /** Absolute. */
+  path: string;
+  /** Jobs may not ask for it with access mode `rw`. */
+  readOnly: boolean;
 }
 
 /** `DATA/config.json`, all members optional; flags win. Image rules are read by the runtime table. */
@@ -31,6 +41,7 @@ interface ConfigFile {
   hosts?: number;
   preload?: boolean;
   idleMinutes?: number;
+  fileSystems?: unknown;
 }
 
 /** A mistake in flags, environment or config.json; the message names it and the next step. */
@@ -47,6 +58,7 @@ export function readConfig(argv: string[], environment: NodeJS.ProcessEnv): Serv
     flags.data ?? environment['TRAINYARD_DATA'] ?? join(homedir(), '.local/share/trainyard/data'),
   );
   const file = readConfigFile(join(dataDir, 'config.json'));
+  const fileSystems = readFileSystems(file.fileSystems ?? {});
   const here = dirname(fileURLToPath(import.meta.url));
   const region = file.region ?? environment['AWS_REGION'] ?? environment['AWS_DEFAULT_REGION'] ?? 'us-west-2';
   if (!/^[a-z]{2}(-[a-z]+)+-\d+$/.test(region))
@@ -68,7 +80,33 @@ export function readConfig(argv: string[], environment: NodeJS.ProcessEnv): Serv
     initDir: environment['TRAINYARD_INIT'] ?? resolve(here, '../../launch/init'),
     nodePath: process.execPath,
     initPython: environment['TRAINYARD_INIT_PYTHON'] ?? 'python3',
+    fileSystems,
   };
+}
+
+/** `{"fs-0123456789abcdef0": "/data"}`, or `{"path": "/data", "readOnly": true}` for the folder. */
+export function readFileSystems(value: unknown): Record<string, NamedFolder> {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw new ConfigError(
+      'fileSystems in config.json must map ids to folders: {"fs-0123456789abcdef0": "/data"}.',
+    );
+  }
+  return Object.fromEntries(
+    Object.entries(value).map(([id, entry]: [string, unknown]) => {
+      const at = `fileSystems in config.json has ${JSON.stringify(id)}: ${JSON.stringify(entry)}`;
+      // AWS's clients send no shorter one.
+      if (!/^[\w-]{11,}$/.test(id))
+        throw new ConfigError(`${at}; an id has at least 11 letters, digits and hyphens.`);
+      const folder = typeof entry === 'string' ? { path: entry } : ((entry ?? {}) as Partial<NamedFolder>);
+      if (typeof folder.path !== 'string' || !isAbsolute(folder.path)) {
+        throw new ConfigError(`${at}; give the absolute path of a folder, or {"path": …, "readOnly": true}.`);
+      }
+      return [
+        id,
+        { path: normalize(folder.path).replace(/(.)\/+$/, '$1'), readOnly: folder.readOnly === true },
+      ];
+    }),
+  );
 }
 
 function parseFlags(argv: string[]): {

@@ -91,6 +91,7 @@ export async function startService(
   const hosts = new HostStore(db);
   const keys = new KeyStore(db);
   const folders = new FileSystemStore(db);
+  const fileSystemPath = (id: string): string | null => config.fileSystems[id]?.path ?? folders.path(id);
   const objects = await DiskObjectStore.open({
     directory: join(dataDir, 'objects'),
     database: db,
@@ -186,7 +187,7 @@ export async function startService(
       config.agentPath,
       config.initDir,
     ],
-    fileSystemPath: (id) => folders.path(id),
+    fileSystemPath,
     removeAttempt: async (job: Job) => {
       if (job.handle) await executor.purge(job.handle);
       const directory = attemptDirectory(job.name, job.attempt);
@@ -211,7 +212,8 @@ export async function startService(
       const found = resolveImage(image, table);
       return found.runtime ? { runtime: found.runtime } : { problem: found.refusal ?? '' };
     },
-    fileSystemPath: (id) => folders.path(id),
+    fileSystemPath,
+    fileSystemIsReadOnly: (id) => config.fileSystems[id]?.readOnly ?? false,
     folderExists: async (path) => (await stat(path).catch(() => null))?.isDirectory() ?? false,
     objects: {
       bucketExists: (bucket) => objects.bucketExists(bucket),

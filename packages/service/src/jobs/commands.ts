@@ -26,7 +26,7 @@ import { isTerminal } from './lifecycle.ts';
 import { ignoredNotices } from './members.ts';
 import type { RuleContext } from './rules.ts';
 import { checkRules } from './rules.ts';
-import { compileJobSpec } from './spec.ts';
+import { compileJobSpec, instanceTypes } from './spec.ts';
 
 const MAX_TAGS = 50;
 const DEFAULT_PAGE = 10;
@@ -82,7 +82,7 @@ export class JobCommands {
         .open()
         .filter((job) => job.stage !== 'queued')
         .reduce((sum, job) => sum + job.spec.instanceCount, 0);
-      throw instanceLimitExceeded(spec.instanceType, hostLimit, inUse, spec.instanceCount);
+      throw instanceLimitExceeded(instanceTypes(spec), hostLimit, inUse, spec.instanceCount);
     }
     if (!jobs.insert({ arn, request, spec, tags: request.Tags ?? [] })) throw trainingJobNameTaken(arn);
     for (const notice of ignoredNotices(request)) hosts.notice(spec.name, 1, null, 'MemberIgnored', notice);

@@ -1,7 +1,7 @@
-import type { AccessCredentials, HostPlan, RuntimePlan } from '@trainyard/api';
+import type { AccessCredentials, ChannelPlan, HostPlan, RuntimePlan } from '@trainyard/api';
 import type { HostMount } from '../executors/executor.ts';
-import type { JobSpec } from './spec.ts';
-import { HOMOGENEOUS_GROUP, hostNames } from './spec.ts';
+import type { ChannelSpec, JobSpec } from './spec.ts';
+import { hostNames, hostsOfGroups } from './spec.ts';
 
 /** SIGTERM to SIGKILL on a stop, as on AWS. */
 export const STOP_GRACE_MS = 120_000;
@@ -27,6 +27,9 @@ export interface PlanContext {
  */
 export function hostPlans(spec: JobSpec, context: PlanContext): HostPlan[] {
   const hosts = hostNames(spec.instanceCount);
+  const groups = hostsOfGroups(spec.instanceGroups);
+  const groupOf = (host: string): (typeof groups)[number] =>
+    groups.find((group) => group.hosts.includes(host))!;
   return hosts.map((host) => ({
     planVersion: 1,
     jobName: spec.name,
@@ -34,9 +37,13 @@ export function hostPlans(spec: JobSpec, context: PlanContext): HostPlan[] {
     attempt: context.attempt,
     host,
     hosts,
-    instanceType: spec.instanceType,
-    groupName: HOMOGENEOUS_GROUP,
-    instanceGroups: [{ name: HOMOGENEOUS_GROUP, instanceType: spec.instanceType, hosts }],
+    instanceType: groupOf(host).instanceType,
+    groupName: groupOf(host).name,
+    instanceGroups: groups.map((group) => ({
+      name: group.name,
+      instanceType: group.instanceType,
+      hosts: group.hosts,
+    })),
     networkInterfaceName: context.networkInterfaceName,
     region: context.region,
     accountId: context.accountId,
@@ -51,21 +58,7 @@ export function hostPlans(spec: JobSpec, context: PlanContext): HostPlan[] {
     frameworkModule: spec.frameworkModule,
     hyperParameters: spec.hyperParameters,
     environment: spec.environment,
-    channels: spec.channels.map((channel) => ({
-      name: channel.name,
-      source:
-        channel.source.kind === 's3'
-          ? channel.source
-          : {
-              kind: 'mounted',
-              directory: `/opt/ml/input/data/${channel.name}`,
-              readOnly: channel.source.readOnly,
-            },
-      inputMode: 'File',
-      contentType: channel.contentType,
-      compression: channel.compression,
-      recordWrapper: channel.recordWrapper,
-    })),
+    channels: spec.channels.flatMap((channel) => channelPlan(channel, groupOf(host).name, groups)),
     outputS3Uri: spec.outputS3Uri,
     outputCompression: spec.outputCompression,
     checkpoint: spec.checkpoint,
@@ -74,6 +67,26 @@ export function hostPlans(spec: JobSpec, context: PlanContext): HostPlan[] {
     runtime: context.runtime,
     request: context.request,
   }));
+}
+
+/** Empty for a host whose group the channel is not for. */
+function channelPlan(
+  channel: ChannelSpec,
+  group: string,
+  groups: readonly { name: string; hosts: string[] }[],
+): ChannelPlan[] {
+  const { name, source, contentType, compression, recordWrapper } = channel;
+  const plan = (planned: ChannelPlan['source']): ChannelPlan[] => [
+    { name, source: planned, inputMode: 'File', contentType, compression, recordWrapper },
+  ];
+  if (source.kind === 'file_system') {
+    return plan({ kind: 'mounted', directory: `/opt/ml/input/data/${name}`, readOnly: source.readOnly });
+  }
+  const { instanceGroups, ...s3 } = source;
+  if (instanceGroups === null) return plan(s3);
+  if (!instanceGroups.includes(group)) return [];
+  const sharing = groups.filter((each) => instanceGroups.includes(each.name));
+  return plan({ ...s3, shardHosts: sharing.flatMap((each) => each.hosts).sort() });
 }
 
 /** Registered folders that the executor puts at the channels' places. */

@@ -39,8 +39,8 @@ export const MEMBERS: Record<string, MemberTreatment> = {
   'InputDataConfig[].DataSource.S3DataSource.AttributeNames': refused(
     'only for AugmentedManifestFile, which needs Pipe mode',
   ),
-  'InputDataConfig[].DataSource.S3DataSource.InstanceGroupNames': refused(
-    'instance groups are not supported yet',
+  'InputDataConfig[].DataSource.S3DataSource.InstanceGroupNames': honoured(
+    'other groups do not see the channel; objects are dealt over the hosts of the groups named',
   ),
   'InputDataConfig[].DataSource.S3DataSource.ModelAccessConfig': refused('hub models are not supported'),
   'InputDataConfig[].DataSource.S3DataSource.HubAccessConfig': refused('hub models are not supported'),
@@ -61,9 +61,7 @@ export const MEMBERS: Record<string, MemberTreatment> = {
   'ResourceConfig.KeepAlivePeriodInSeconds': ignored(
     'hosts start in a fraction of a second; there is no warm pool',
   ),
-  'ResourceConfig.InstanceGroups': refused(
-    'heterogeneous clusters are not supported yet; give InstanceType and InstanceCount',
-  ),
+  'ResourceConfig.InstanceGroups': honoured('hosts are numbered over all groups, all or none'),
   'ResourceConfig.TrainingPlanArn': refused('training plans do not exist here'),
   'ResourceConfig.InstancePlacementConfig': refused('UltraServers do not exist here'),
   'ResourceConfig.InstancePreferences': refused('give InstanceType and InstanceCount'),

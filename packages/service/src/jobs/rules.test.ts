@@ -7,6 +7,7 @@ const context = {
   runtimeFor: (image: string) =>
     image.includes('pytorch') ? { runtime } : { problem: `No runtime for ${image}.` },
   fileSystemPath: (id: string) => (id === 'fs-0123456789abcdef0' ? '/data' : null),
+  fileSystemIsReadOnly: () => true,
   isolatesNetwork: true,
 };
 
@@ -23,9 +24,30 @@ const s3 = (uri = 's3://bucket/train') => ({
   S3DataSource: { S3DataType: 'S3Prefix', S3Uri: uri, S3DataDistributionType: 'FullyReplicated' } as const,
 });
 
+const groups = (...names: string[]) =>
+  names.map((InstanceGroupName) => ({
+    InstanceGroupName,
+    InstanceCount: 1,
+    InstanceType: 'ml.m5.xlarge' as const,
+  }));
+const forGroups = (...names: string[]) => ({
+  S3DataSource: { ...s3().S3DataSource, InstanceGroupNames: names },
+});
+
 describe('rules across members', () => {
   it('find nothing wrong with an ordinary request', () => {
     expect(checkRules(base(), context)).toEqual({ problems: [], runtime });
+  });
+
+  it('find nothing wrong with groups that all channels name', () => {
+    const request = base({
+      ResourceConfig: { InstanceGroups: groups('a', 'b'), VolumeSizeInGB: 30 },
+      InputDataConfig: [
+        { ChannelName: 'x', DataSource: forGroups('a') },
+        { ChannelName: 'y', DataSource: forGroups('a', 'b') },
+      ],
+    });
+    expect(checkRules(request, context).problems).toEqual([]);
   });
 
   it('refuse network isolation where hosts share the network, and only there', () => {
@@ -59,13 +81,49 @@ describe('rules across members', () => {
       /InstanceCount is 0/,
     ],
     [
-      'instance groups',
+      'groups beside an instance type',
+      { ResourceConfig: { InstanceType: 'ml.m5.xlarge', InstanceGroups: groups('a') } },
+      /ResourceConfig\.InstanceType is ml\.m5\.xlarge, but InstanceGroups are given too/,
+    ],
+    [
+      'groups beside a warm pool',
+      { ResourceConfig: { KeepAlivePeriodInSeconds: 60, InstanceGroups: groups('a') } },
+      /KeepAlivePeriodInSeconds is 60, but InstanceGroups are given too/,
+    ],
+    [
+      'two groups of one name',
+      { ResourceConfig: { InstanceGroups: groups('a', 'a') } },
+      /InstanceGroups\[1\]\.InstanceGroupName is 'a', as that of another group/,
+    ],
+    [
+      'an empty group',
+      { ResourceConfig: { InstanceGroups: [{ ...groups('a')[0]!, InstanceCount: 0 }] } },
+      /InstanceGroups\[0\]\.InstanceCount is 0; the group 'a' needs at least 1/,
+    ],
+    [
+      'a channel for an unknown group',
       {
-        ResourceConfig: {
-          InstanceGroups: [{ InstanceGroupName: 'a', InstanceCount: 1, InstanceType: 'ml.m5.xlarge' }],
-        },
+        ResourceConfig: { InstanceGroups: groups('a', 'b') },
+        InputDataConfig: [{ ChannelName: 'train', DataSource: forGroups('c') }],
       },
-      /ResourceConfig\.InstanceGroups is not supported/,
+      /channel 'train'\): InstanceGroupNames has 'c'; the groups of ResourceConfig\.InstanceGroups are a, b/,
+    ],
+    [
+      'a channel for a group of a job without groups',
+      { InputDataConfig: [{ ChannelName: 'train', DataSource: forGroups('c') }] },
+      /InstanceGroupNames has 'c'; ResourceConfig has no InstanceGroups/,
+    ],
+    [
+      'groups for some channels only',
+      {
+        ResourceConfig: { InstanceGroups: groups('a', 'b') },
+        InputDataConfig: [
+          { ChannelName: 'x', DataSource: forGroups('a') },
+          { ChannelName: 'y', DataSource: s3() },
+          { ChannelName: 'z', DataSource: s3() },
+        ],
+      },
+      /^Some channels have assigned instance groups: \[x\] while others not: \[y, z\]$/,
     ],
     [
       'a serverless job',
@@ -148,6 +206,25 @@ describe('rules across members', () => {
         ],
       },
       /is not known here/,
+    ],
+    [
+      'to write where the operator forbids it',
+      {
+        InputDataConfig: [
+          {
+            ChannelName: 'a',
+            DataSource: {
+              FileSystemDataSource: {
+                FileSystemId: 'fs-0123456789abcdef0',
+                FileSystemType: 'FSxLustre',
+                FileSystemAccessMode: 'rw',
+                DirectoryPath: '/fsx/a',
+              },
+            },
+          },
+        ],
+      },
+      /FileSystemAccessMode is rw, but the operator offers fs-0123456789abcdef0 read-only/,
     ],
     [
       'a path that climbs out',

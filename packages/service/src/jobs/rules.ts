@@ -1,4 +1,4 @@
-import type { CreateTrainingJobRequest } from '@trainyard/api';
+import type { CreateTrainingJobRequest, ResourceConfig } from '@trainyard/api';
 import { membersUsed } from './members.ts';
 import type { ImageRuntime } from './spec.ts';
 
@@ -8,6 +8,8 @@ export interface RuleContext {
   runtimeFor(image: string): { runtime: ImageRuntime } | { problem: string };
   /** Registered folder of a file system, null when unknown. */
   fileSystemPath(id: string): string | null;
+  /** The operator keeps jobs from writing to it. */
+  fileSystemIsReadOnly(id: string): boolean;
   /** Hosts have a network of their own, which can be closed. */
   isolatesNetwork: boolean;
 }
@@ -47,17 +49,7 @@ export function checkRules(
     else say(mapped.problem);
   }
 
-  const resources = request.ResourceConfig;
-  if (!resources) {
-    say('ResourceConfig is missing; give InstanceType, InstanceCount and VolumeSizeInGB.');
-  } else if (!resources.InstanceGroups?.length && !resources.InstancePreferences?.length) {
-    if (!resources.InstanceType) say('ResourceConfig.InstanceType is missing.');
-    if (resources.InstanceCount === undefined || resources.InstanceCount === null) {
-      say('ResourceConfig.InstanceCount is missing.');
-    } else if (resources.InstanceCount < 1) {
-      say(`ResourceConfig.InstanceCount is ${resources.InstanceCount}; a job needs at least 1.`);
-    }
-  }
+  checkResources(request, say);
 
   if (request.EnableNetworkIsolation && !context.isolatesNetwork) {
     say(
@@ -83,6 +75,72 @@ export function checkRules(
     say(`Tags has the key '${key}'; the prefix aws: is reserved.`);
   }
   return { problems, runtime };
+}
+
+function checkResources(request: CreateTrainingJobRequest, say: (sentence: string) => void): void {
+  const resources = request.ResourceConfig;
+  if (!resources) {
+    say('ResourceConfig is missing; give InstanceType, InstanceCount and VolumeSizeInGB.');
+    return;
+  }
+  if (resources.InstanceGroups?.length) checkInstanceGroups(resources, say);
+  else if (!resources.InstancePreferences?.length) {
+    if (!resources.InstanceType) say('ResourceConfig.InstanceType is missing.');
+    if (resources.InstanceCount === undefined || resources.InstanceCount === null) {
+      say('ResourceConfig.InstanceCount is missing.');
+    } else if (resources.InstanceCount < 1) {
+      say(`ResourceConfig.InstanceCount is ${resources.InstanceCount}; a job needs at least 1.`);
+    }
+  }
+  checkGroupNames(request, say);
+}
+
+/** https://docs.aws.amazon.com/sagemaker/latest/dg/train-heterogeneous-cluster.html */
+function checkInstanceGroups(resources: ResourceConfig, say: (sentence: string) => void): void {
+  const groups = resources.InstanceGroups ?? [];
+  for (const member of ['InstanceType', 'InstanceCount', 'KeepAlivePeriodInSeconds'] as const) {
+    const value = resources[member];
+    if (value !== undefined && value !== null && value !== 0) {
+      say(`ResourceConfig.${member} is ${value}, but InstanceGroups are given too; leave out one of them.`);
+    }
+  }
+  groups.forEach((group, index) => {
+    const at = `ResourceConfig.InstanceGroups[${index}]`;
+    if (groups.findIndex((other) => other.InstanceGroupName === group.InstanceGroupName) < index) {
+      say(
+        `${at}.InstanceGroupName is '${group.InstanceGroupName}', as that of another group; names must be unique.`,
+      );
+    }
+    if (group.InstanceCount < 1) {
+      say(
+        `${at}.InstanceCount is ${group.InstanceCount}; the group '${group.InstanceGroupName}' needs at least 1.`,
+      );
+    }
+  });
+}
+
+/** Channels name groups all or none, in AWS's words. */
+function checkGroupNames(request: CreateTrainingJobRequest, say: (sentence: string) => void): void {
+  const groups = (request.ResourceConfig?.InstanceGroups ?? []).map((group) => group.InstanceGroupName);
+  const assigned: string[] = [];
+  const others: string[] = [];
+  (request.InputDataConfig ?? []).forEach((channel, index) => {
+    const names = channel.DataSource?.S3DataSource?.InstanceGroupNames ?? [];
+    (names.length > 0 ? assigned : others).push(channel.ChannelName);
+    for (const name of names.filter((each) => !groups.includes(each))) {
+      say(
+        `InputDataConfig[${index}] (channel '${channel.ChannelName}'): InstanceGroupNames has '${name}'; ` +
+          (groups.length > 0
+            ? `the groups of ResourceConfig.InstanceGroups are ${groups.join(', ')}.`
+            : 'ResourceConfig has no InstanceGroups.'),
+      );
+    }
+  });
+  if (assigned.length > 0 && others.length > 0) {
+    say(
+      `Some channels have assigned instance groups: [${assigned.join(', ')}] while others not: [${others.join(', ')}]`,
+    );
+  }
 }
 
 function checkStopping(request: CreateTrainingJobRequest, say: (sentence: string) => void): void {
@@ -161,7 +219,11 @@ function checkChannels(
       }
       if (context.fileSystemPath(folder.FileSystemId) === null) {
         say(
-          `${at}: FileSystemId ${folder.FileSystemId} is not known here; register its folder first (see docs/channels.md, "Folders in place").`,
+          `${at}: FileSystemId ${folder.FileSystemId} is not known here; name its folder in "fileSystems" of config.json, or register it (see docs/channels.md, "Folders in place").`,
+        );
+      } else if (folder.FileSystemAccessMode === 'rw' && context.fileSystemIsReadOnly(folder.FileSystemId)) {
+        say(
+          `${at}: FileSystemAccessMode is rw, but the operator offers ${folder.FileSystemId} read-only; use ro.`,
         );
       }
     }

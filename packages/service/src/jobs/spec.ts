@@ -1,4 +1,4 @@
-import type { CreateTrainingJobRequest, HostPlan } from '@trainyard/api';
+import type { CreateTrainingJobRequest, HostPlan, ResourceConfig } from '@trainyard/api';
 
 /** A CreateTrainingJob body, compiled: no optional member is left, units are in the names. */
 export interface JobSpec {
@@ -10,7 +10,9 @@ export interface JobSpec {
   frameworkModule: HostPlan['frameworkModule'];
   containerEntrypoint: string[] | null;
   containerArguments: string[] | null;
-  instanceType: string;
+  /** In the order of the request; a homogeneous cluster is one group. Hosts are numbered over all of them. */
+  instanceGroups: InstanceGroupSpec[];
+  /** Of all groups together. */
   instanceCount: number;
   hyperParameters: Record<string, string>;
   environment: Record<string, string>;
@@ -29,6 +31,12 @@ export interface JobSpec {
   metricDefinitions: { name: string; regex: string }[];
 }
 
+export interface InstanceGroupSpec {
+  name: string;
+  instanceType: string;
+  instanceCount: number;
+}
+
 export interface ChannelSpec {
   name: string;
   source:
@@ -37,6 +45,8 @@ export interface ChannelSpec {
         dataType: 'S3Prefix' | 'ManifestFile';
         uri: string;
         distribution: 'FullyReplicated' | 'ShardedByS3Key';
+        /** Groups whose hosts get the channel; null for all. */
+        instanceGroups: string[] | null;
       }
     | {
         kind: 'file_system';
@@ -56,6 +66,40 @@ export const DEFAULT_CHECKPOINT_DIRECTORY = '/opt/ml/checkpoints';
 /** Host names of a job in rank order: sorted by code point, so `algo-10` comes before `algo-2`. */
 export function hostNames(instanceCount: number): string[] {
   return Array.from({ length: instanceCount }, (_, index) => `algo-${index + 1}`).sort();
+}
+
+/** The hosts of each group: numbered over all groups in their order, then sorted like {@link hostNames}. */
+export function hostsOfGroups(
+  groups: readonly InstanceGroupSpec[],
+): (InstanceGroupSpec & { hosts: string[] })[] {
+  let taken = 0;
+  return groups.map((group) => {
+    const hosts = Array.from({ length: group.instanceCount }, (_, index) => `algo-${taken + index + 1}`);
+    taken += group.instanceCount;
+    return { ...group, hosts: hosts.sort() };
+  });
+}
+
+/** Types of a job's instances as a person would say them: `ml.c5.xlarge + ml.p4d.24xlarge`. */
+export function instanceTypes({ instanceGroups }: JobSpec): string {
+  return [...new Set(instanceGroups.map((group) => group.instanceType))].join(' + ');
+}
+
+function instanceGroupsOf(resources: ResourceConfig): InstanceGroupSpec[] {
+  if (resources.InstanceGroups?.length) {
+    return resources.InstanceGroups.map((group) => ({
+      name: group.InstanceGroupName,
+      instanceType: group.InstanceType,
+      instanceCount: group.InstanceCount,
+    }));
+  }
+  return [
+    {
+      name: HOMOGENEOUS_GROUP,
+      instanceType: resources.InstanceType!,
+      instanceCount: resources.InstanceCount!,
+    },
+  ];
 }
 
 /** `s3://bucket/prefix` and `s3://bucket/prefix/` both give `s3://bucket/prefix/<job>/output/`. */
@@ -104,6 +148,7 @@ export function subdirectoryOf(type: string, directoryPath: string): string {
 export function compileJobSpec(request: CreateTrainingJobRequest, runtime: ImageRuntime): JobSpec {
   const algorithm = request.AlgorithmSpecification!;
   const image = algorithm.TrainingImage!;
+  const instanceGroups = instanceGroupsOf(request.ResourceConfig!);
   const isSet = (value: unknown): value is NonNullable<unknown> => value !== undefined && value !== null;
   return {
     name: request.TrainingJobName,
@@ -113,8 +158,8 @@ export function compileJobSpec(request: CreateTrainingJobRequest, runtime: Image
     frameworkModule: frameworkModuleOf(image, runtime.framework),
     containerEntrypoint: algorithm.ContainerEntrypoint ?? null,
     containerArguments: algorithm.ContainerArguments ?? null,
-    instanceType: request.ResourceConfig!.InstanceType!,
-    instanceCount: request.ResourceConfig!.InstanceCount!,
+    instanceGroups,
+    instanceCount: instanceGroups.reduce((sum, group) => sum + group.instanceCount, 0),
     hyperParameters: request.HyperParameters ?? {},
     environment: request.Environment ?? {},
     channels: (request.InputDataConfig ?? []).map((channel): ChannelSpec => {
@@ -129,6 +174,7 @@ export function compileJobSpec(request: CreateTrainingJobRequest, runtime: Image
               uri: s3.S3Uri,
               distribution:
                 s3.S3DataDistributionType === 'ShardedByS3Key' ? 'ShardedByS3Key' : 'FullyReplicated',
+              instanceGroups: s3.InstanceGroupNames?.length ? s3.InstanceGroupNames : null,
             }
           : {
               kind: 'file_system',
