@@ -39,6 +39,14 @@ export async function attachOptions(jobName: string, options: AttachOptions): Pr
     if (key === '_tuning_objective_metric') continue;
     (key.startsWith('sagemaker_') ? flags : hyperparameters)[key] = decodeHyperparameter(value);
   }
+  // With the flag of AWS's libraries they are those of model parallelism and come back as `distribution`.
+  if (
+    'sagemaker_distributed_dataparallel_enabled' in flags &&
+    hyperparameters['mp_parameters'] !== undefined
+  ) {
+    flags['mp_parameters'] = hyperparameters['mp_parameters'];
+    delete hyperparameters['mp_parameters'];
+  }
   return {
     job,
     common: { ...commonOptions(description), session, hyperparameters, tags: tags.Tags ?? [] },
@@ -56,8 +64,7 @@ function commonOptions(job: DescribeTrainingJobResponse): CommonOptions {
     maxRun: stopping.MaxRuntimeInSeconds,
     maxWait: stopping.MaxWaitTimeInSeconds,
     role: job.RoleArn,
-    instanceCount: resources?.InstanceCount,
-    instanceType: resources?.InstanceType,
+    ...hostsOf(resources),
     volumeSize: resources?.VolumeSizeInGB,
     volumeKmsKey: resources?.VolumeKmsKeyId,
     keepAlivePeriodInSeconds: resources?.KeepAlivePeriodInSeconds,
@@ -78,8 +85,30 @@ function commonOptions(job: DescribeTrainingJobResponse): CommonOptions {
     encryptInterContainerTraffic: job.EnableInterContainerTrafficEncryption,
     useSpotInstances: job.EnableManagedSpotTraining,
     maxRetryAttempts: job.RetryStrategy?.MaximumRetryAttempts,
+    // A hook that AWS's SDK leaves out by itself is left out again.
     debuggerHookConfig: job.DebugHookConfig !== undefined,
     disableProfiler: job.ProfilerConfig?.DisableProfiler,
+    trainingPlan: resources?.TrainingPlanArn,
+    trainingRepositoryAccessMode: algorithm?.TrainingImageConfig?.TrainingRepositoryAccessMode,
+    trainingRepositoryCredentialsProviderArn:
+      algorithm?.TrainingImageConfig?.TrainingRepositoryAuthConfig?.TrainingRepositoryCredentialsProviderArn,
+    enableInfraCheck: job.InfraCheckConfig?.EnableInfraCheck,
+    enableRemoteDebug: job.RemoteDebugConfig?.EnableRemoteDebug,
+  };
+}
+
+function hostsOf(
+  resources: DescribeTrainingJobResponse['ResourceConfig'],
+): Pick<CommonOptions, 'instanceCount' | 'instanceType' | 'instanceGroups'> {
+  const groups = resources?.InstanceGroups;
+  if (!groups || groups.length === 0)
+    return { instanceCount: resources?.InstanceCount, instanceType: resources?.InstanceType };
+  return {
+    instanceGroups: groups.map((group) => ({
+      instanceGroupName: group.InstanceGroupName,
+      instanceType: group.InstanceType,
+      instanceCount: group.InstanceCount,
+    })),
   };
 }
 

@@ -5,7 +5,7 @@ import { checkOptions } from './estimator-rules.ts';
 import type { Inputs } from './inputs.ts';
 import { DEFAULT_INSTANCE_TYPE, LOCAL_MODE_TYPES } from './instance-types.ts';
 import type { JobPlan } from './job-plan.ts';
-import type { EstimatorProfile, EstimatorSpec, NamingOptions } from './plan-job.ts';
+import type { EstimatorProfile, EstimatorSpec, ExperimentOptions, NamingOptions } from './plan-job.ts';
 import { planJob } from './plan-job.ts';
 import { ProblemList } from './problem.ts';
 import { Session } from './session.ts';
@@ -14,8 +14,8 @@ import type { TrainingJob } from './training-job.ts';
 
 /** What a class of estimators may look at while it makes its profile. */
 export interface ProfileContext {
-  /** As the request will say it. */
-  instanceType: string;
+  /** As the request will say it; null with instance groups. */
+  instanceType: string | null;
   problems: ProblemList;
 }
 
@@ -35,6 +35,8 @@ export interface FitOptions {
    * @default base name and time
    */
   jobName?: string;
+  /** Experiment and trial of SageMaker that the job belongs to. */
+  experimentConfig?: ExperimentOptions;
   /** Ends the waiting, not the job. */
   signal?: AbortSignal;
 }
@@ -53,7 +55,7 @@ export abstract class EstimatorBase {
     const problems = problemsFor(this.session, options);
     checkOptions(options, problems);
     const type = options.instanceType ?? DEFAULT_INSTANCE_TYPE;
-    const instanceType = LOCAL_MODE_TYPES[type] ?? type;
+    const instanceType = options.instanceGroups ? null : (LOCAL_MODE_TYPES[type] ?? type);
     const profile = makeProfile({ instanceType, problems });
     throwIfAny(problems.errors);
     this.session.warn(problems.warnings);
@@ -70,8 +72,11 @@ export abstract class EstimatorBase {
    * TrainingStopped, MaxRuntimeExceeded, MaxWaitTimeExceeded
    */
   async fit(inputs?: Inputs, options: FitOptions = {}): Promise<TrainingJob> {
-    const { wait = true, logs = true, signal } = options;
-    const plan = await this.render(inputs, options.jobName === undefined ? {} : { jobName: options.jobName });
+    const { wait = true, logs = true, signal, jobName, experimentConfig } = options;
+    const plan = await this.render(inputs, {
+      ...(jobName !== undefined && { jobName }),
+      ...(experimentConfig && { experimentConfig }),
+    });
     const job = await submitJob(plan, this.session);
     this.latestTrainingJob = job;
     this.jobs.push(job);

@@ -1,5 +1,20 @@
-import type { MetricDefinition, PythonValue, Tag, TrainingInputMode } from '@trainyard/api';
+import type {
+  InstancePlacementConfig,
+  MetricDefinition,
+  PythonValue,
+  Tag,
+  TrainingInputMode,
+  TrainingRepositoryAccessMode,
+} from '@trainyard/api';
+import type {
+  DebuggerHookConfig,
+  DebuggerRule,
+  ProfilerConfig,
+  TensorBoardOutputConfig,
+} from './debugger-options.ts';
+import type { InstanceGroup } from './instance-groups.ts';
 import type { Session } from './session.ts';
+import type { GitConfig } from './source/git-config.ts';
 
 export type Hyperparameters = Readonly<Record<string, PythonValue>>;
 
@@ -26,6 +41,8 @@ export interface CommonOptions {
    * @default 'ml.m5.xlarge', outside AWS
    */
   instanceType?: string;
+  /** Groups of hosts of several types, at most 5, instead of `instanceType` and `instanceCount`. */
+  instanceGroups?: readonly InstanceGroup[];
   /** Passed to the script as `--key value`, at most 100. */
   hyperparameters?: Hyperparameters;
   /** Variables that the script finds, at most 100, values of at most 512 characters. */
@@ -71,8 +88,8 @@ export interface CommonOptions {
    * @default last part of the image's repository
    */
   baseJobName?: string;
-  /** At most 50. */
-  tags?: readonly Tag[];
+  /** A list of `{ Key, Value }`, or an object; at most 50. */
+  tags?: readonly Tag[] | Readonly<Record<string, string>>;
   /** Metrics read from the log: the first group of each pattern is the value. At most 40. */
   metricDefinitions?: readonly MetricDefinition[];
   /**
@@ -85,7 +102,12 @@ export interface CommonOptions {
    * @default 30
    */
   volumeSize?: number;
+  /** Key that encrypts the volumes. */
   volumeKmsKey?: string;
+  /** ARN of a plan with reserved capacity on AWS. */
+  trainingPlan?: string;
+  /** Placement in UltraServers of AWS. */
+  instancePlacementConfig?: InstancePlacementConfig;
   /** Seconds that hosts are kept for a next job, 0 to 21600. */
   keepAlivePeriodInSeconds?: number;
   /** Given together with `securityGroupIds`. */
@@ -98,12 +120,35 @@ export interface CommonOptions {
    * @default false
    */
   enableNetworkIsolation?: boolean;
-  /** @default true */
-  debuggerHookConfig?: boolean;
-  /** @default false */
+  /** `s3://` URI or local path of a trained model, which becomes a channel. */
+  modelUri?: string;
+  /**
+   * Name of that channel.
+   * @default 'model'
+   */
+  modelChannelName?: string;
+  /** SageMaker Debugger, or false for none. @default its defaults, where AWS's SDK sends them */
+  debuggerHookConfig?: boolean | DebuggerHookConfig;
+  /** Rules of SageMaker Debugger and Profiler. */
+  rules?: readonly DebuggerRule[];
+  /** SageMaker Profiler. @default its defaults */
+  profilerConfig?: ProfilerConfig;
+  /** @default false; true on Trainium and where AWS has no profiler */
   disableProfiler?: boolean;
-  /** @default true for PyTorch 1.3 and newer chosen by version */
+  /** Where summaries for TensorBoard go. */
+  tensorBoardOutputConfig?: TensorBoardOutputConfig;
+  /** Keep metrics as time series. @default true for versions that AWS's SDK knows to do so */
   enableSageMakerMetrics?: boolean;
+  /** `Vpc` for a training image in a registry of the job's own network. */
+  trainingRepositoryAccessMode?: TrainingRepositoryAccessMode;
+  /** ARN of a Lambda function that gives credentials for that registry. */
+  trainingRepositoryCredentialsProviderArn?: string;
+  /** Check hosts before training. */
+  enableInfraCheck?: boolean;
+  /** Let `aws ssm start-session` enter the hosts. */
+  enableRemoteDebug?: boolean;
+  /** Give the role's session tags to the job. */
+  enableSessionTagChaining?: boolean;
   /** Replaces the image's entry point, at most 100 words of 256 characters. */
   containerEntryPoint?: readonly string[];
   containerArguments?: readonly string[];
@@ -124,6 +169,8 @@ export interface SourceOptions {
    * @default the script alone
    */
   sourceDir?: string;
+  /** Repository in which `entryPoint`, `sourceDir` and `dependencies` are paths. */
+  gitConfig?: GitConfig;
   /** Further files and directories put beside the script under their own names. */
   dependencies?: readonly string[];
   /**

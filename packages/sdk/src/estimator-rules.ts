@@ -1,7 +1,10 @@
 import type { CommonOptions, SourceOptions } from './estimator-options.ts';
+import { checkDebugger } from './debugger-options.ts';
+import { checkInstanceGroups } from './instance-groups.ts';
 import { LOCAL_MODE_TYPES } from './instance-types.ts';
 import { JOB_NAME_PATTERN } from './job-name.ts';
 import type { ProblemList } from './problem.ts';
+import { checkGitConfig } from './source/git-config.ts';
 
 /** Rules that need nothing but the options. The service has its own; these answer before anything is uploaded. */
 export function checkOptions(options: CommonOptions & Partial<SourceOptions>, problems: ProblemList): void {
@@ -9,6 +12,9 @@ export function checkOptions(options: CommonOptions & Partial<SourceOptions>, pr
   checkInstances(options, problems);
   checkTimes(options, problems);
   checkPaths(options, problems);
+  checkRegistryAccess(options, problems);
+  checkDebugger(options, null, problems);
+  if (options.gitConfig) checkGit(options, problems);
   if ((options.subnets === undefined) !== (options.securityGroupIds === undefined)) {
     problems.refuse({
       id: 'E-VPC-PAIR',
@@ -41,7 +47,22 @@ function checkRole({ role }: CommonOptions, problems: ProblemList): void {
   });
 }
 
-function checkInstances({ instanceType, instanceCount }: CommonOptions, problems: ProblemList): void {
+function checkInstances(options: CommonOptions, problems: ProblemList): void {
+  const { instanceType, instanceCount, instanceGroups } = options;
+  if (instanceGroups) {
+    checkInstanceGroups(instanceGroups, problems);
+    for (const field of ['instanceType', 'instanceCount'] as const) {
+      if (options[field] === undefined) continue;
+      problems.refuse({
+        id: 'E-GROUPS',
+        field,
+        value: options[field],
+        rule: 'With instanceGroups every group has its own type and number of hosts.',
+        nextStep: `Remove ${field}, or instanceGroups.`,
+      });
+    }
+    return;
+  }
   if (instanceType === undefined && (problems.onAws || problems.strict)) {
     problems.refuse({
       id: 'E-TYPE',
@@ -99,6 +120,31 @@ function checkTimes({ maxRun, maxWait, useSpotInstances }: CommonOptions, proble
       nextStep: 'Raise maxWait or lower maxRun.',
     });
   }
+}
+
+/** AWS's SDK leaves the provider out without a mode. */
+function checkRegistryAccess(options: CommonOptions, problems: ProblemList): void {
+  const { trainingRepositoryAccessMode: mode, trainingRepositoryCredentialsProviderArn: provider } = options;
+  if (provider === undefined || mode !== undefined) return;
+  problems.warn({
+    id: 'W-REGISTRY',
+    field: 'trainingRepositoryCredentialsProviderArn',
+    value: provider,
+    rule: 'Without trainingRepositoryAccessMode it is not sent.',
+    nextStep: "Add trainingRepositoryAccessMode: 'Vpc'.",
+  });
+}
+
+function checkGit({ gitConfig, sourceDir }: Partial<SourceOptions>, problems: ProblemList): void {
+  if (gitConfig) checkGitConfig(gitConfig, problems);
+  if (!sourceDir?.startsWith('s3://')) return;
+  problems.refuse({
+    id: 'E-GIT',
+    field: 'sourceDir',
+    value: sourceDir,
+    rule: 'With gitConfig it is a path in the repository.',
+    nextStep: 'Remove gitConfig, or give the path.',
+  });
 }
 
 /** @param isRequired the estimator cannot do without a script */

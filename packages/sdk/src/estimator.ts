@@ -5,8 +5,16 @@ import type { EstimatorProfile } from './plan-job.ts';
 import { checkSource } from './estimator-rules.ts';
 import { attachOptions } from './attach.ts';
 import type { AttachOptions } from './attach.ts';
+import type { InstanceGroup } from './instance-groups.ts';
 
-export interface EstimatorOptions extends CommonOptions, Partial<SourceOptions> {
+/** Hosts of one type, or groups of several. */
+type Hosts =
+  | { instanceGroups?: undefined }
+  | { instanceGroups: readonly InstanceGroup[]; instanceCount?: undefined; instanceType?: undefined };
+
+export type EstimatorOptions = EstimatorFields & Hosts;
+
+export interface EstimatorFields extends CommonOptions, Partial<SourceOptions> {
   /** Training image: what it starts is up to it. */
   imageUri: string;
 }
@@ -24,20 +32,20 @@ export class Estimator extends EstimatorBase {
    */
   static async attach(jobName: string, options: AttachOptions = {}): Promise<Estimator> {
     const { job, common, source, imageUri } = await attachOptions(jobName, options);
-    const estimator = new Estimator({ ...common, ...source, imageUri });
+    const estimator = new Estimator({ ...common, ...source, imageUri } as EstimatorOptions);
     await estimator.adopt(job, options);
     return estimator;
   }
 }
 
-function profileOf(options: EstimatorOptions, { problems }: ProfileContext): EstimatorProfile {
+function profileOf(options: EstimatorFields, { problems }: ProfileContext): EstimatorProfile {
   checkSource(options, false, problems);
   const { entryPoint, imageUri } = options;
   return {
     imageUri: () => imageUri,
     source: entryPoint === undefined ? null : { ...options, entryPoint },
-    isFramework: false,
-    launchHyperparameters: {},
+    hookPolicy: 'always',
+    addedHyperparameters: () => ({}),
     metricsTimeSeries: undefined,
   };
 }

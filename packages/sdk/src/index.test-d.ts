@@ -1,8 +1,17 @@
 import { expectTypeOf, test } from 'vitest';
-import { Estimator, FileSystemInput, PyTorch, TrainingInput } from './index.ts';
+import {
+  Estimator,
+  FileSystemInput,
+  HuggingFace,
+  MXNet,
+  PyTorch,
+  TensorFlow,
+  TrainingInput,
+} from './index.ts';
 import type {
   DescribeTrainingJobResponse,
   Inputs,
+  ModelParallelParameters,
   TorchDistributed,
   TrainingJob,
   TrainingJobEvent,
@@ -28,8 +37,95 @@ test('distribution takes the strategies of PyTorch with their options', () => {
   const torchrun = { enabled: true, custom_mpi_options: '' };
   // @ts-expect-error torchrun takes no MPI options
   expectTypeOf(torchrun).toEqualTypeOf<TorchDistributed>();
-  // @ts-expect-error parameter servers are not a strategy of PyTorch
-  new PyTorch({ entryPoint: 'train.py', distribution: { parameter_server: { enabled: true } } });
+});
+
+const on = { enabled: true };
+const entryPoint = 'train.py';
+const g1 = { instanceGroupName: 'g1', instanceType: 'ml.p4d.24xlarge', instanceCount: 2 };
+const instanceGroups = [g1, { ...g1, instanceGroupName: 'g2' }];
+
+test('one of the libraries excludes the other, and pytorchddp both', () => {
+  new PyTorch({ entryPoint, distribution: { smdistributed: { dataparallel: on } } });
+  new PyTorch({
+    entryPoint,
+    distribution: {
+      mpi: on,
+      smdistributed: { modelparallel: { ...on, parameters: { partitions: 2, fp16: true } } },
+    },
+  });
+  new PyTorch({
+    entryPoint,
+    distribution: {
+      torch_distributed: on,
+      smdistributed: { modelparallel: { ...on, parameters: 'smp.json' } },
+    },
+  });
+  // @ts-expect-error E-SMD-MULTI
+  new PyTorch({ entryPoint, distribution: { smdistributed: { dataparallel: on, modelparallel: on } } });
+  // @ts-expect-error E-SMD-UNKNOWN
+  new PyTorch({ entryPoint, distribution: { smdistributed: { data_parallel: on } } });
+  // @ts-expect-error E-SMD-TYPE
+  new PyTorch({ entryPoint, distribution: { smdistributed: true } });
+  // @ts-expect-error E-DDP-SMD
+  new PyTorch({ entryPoint, distribution: { pytorchddp: on, smdistributed: { dataparallel: on } } });
+  const pipeline = 'zzz';
+  // @ts-expect-error E-MP-VALUE
+  expectTypeOf({ pipeline } as const).toExtend<ModelParallelParameters>();
+});
+
+test('strategies of another framework are errors', () => {
+  new TensorFlow({
+    entryPoint,
+    modelDir: false,
+    distribution: { multi_worker_mirrored_strategy: on, mpi: on },
+  });
+  new TensorFlow({ entryPoint, distribution: { parameter_server: on } });
+  new MXNet({ entryPoint, distribution: { parameter_server: on } });
+  // @ts-expect-error E-MWMS-FW
+  new PyTorch({ entryPoint, distribution: { multi_worker_mirrored_strategy: on } });
+  // @ts-expect-error E-MWMS-MIX
+  new TensorFlow({ entryPoint, distribution: { multi_worker_mirrored_strategy: on, parameter_server: on } });
+  const dataparallel = { multi_worker_mirrored_strategy: on, smdistributed: { dataparallel: on } };
+  // @ts-expect-error E-MWMS-MIX
+  new TensorFlow({ entryPoint, distribution: dataparallel });
+  // @ts-expect-error TensorFlow has no torchrun
+  new TensorFlow({ entryPoint, distribution: { torch_distributed: on } });
+  // @ts-expect-error MXNet has none of AWS's libraries
+  new MXNet({ entryPoint, distribution: { smdistributed: { dataparallel: on } } });
+});
+
+test('pytorchxla needs the Training Compiler, which excludes the libraries', () => {
+  new PyTorch({ entryPoint, compilerConfig: {}, distribution: { pytorchxla: on } });
+  // @ts-expect-error E-XLA
+  new PyTorch({ entryPoint, distribution: { pytorchxla: on } });
+  // @ts-expect-error E-COMPILER
+  new PyTorch({ entryPoint, compilerConfig: {}, distribution: { smdistributed: { dataparallel: on } } });
+});
+
+test('groups exclude a type and a number of hosts, and a distribution names at most one of them', () => {
+  new PyTorch({ entryPoint, instanceGroups, distribution: { mpi: on, instance_groups: [g1] } });
+  new PyTorch({ entryPoint, instanceGroups, distribution: { mpi: on, instance_groups: ['g1'] } });
+  new Estimator({ imageUri: 'i', instanceGroups });
+  // @ts-expect-error E-GROUPS
+  new PyTorch({ entryPoint, instanceGroups, instanceCount: 2 });
+  // @ts-expect-error E-GROUPS
+  new Estimator({ imageUri: 'i', instanceGroups, instanceType: 'ml.m5.xlarge' });
+  // @ts-expect-error E-IG-NONE
+  new PyTorch({ entryPoint, distribution: { mpi: on, instance_groups: [g1] } });
+  // @ts-expect-error E-IG-ONE, E-IG-OVER
+  new PyTorch({ entryPoint, instanceGroups, distribution: { mpi: on, instance_groups: ['g1', 'g2'] } });
+});
+
+test('a Hugging Face image has one framework below', () => {
+  new HuggingFace({ entryPoint, transformersVersion: '4.56.2', pytorchVersion: '2.8.0' });
+  new HuggingFace({ entryPoint, transformersVersion: '4.17.0', tensorflowVersion: '2.6.3' });
+  // @ts-expect-error E-HF-VER
+  new HuggingFace({
+    entryPoint,
+    transformersVersion: '4.17.0',
+    tensorflowVersion: '2.6.3',
+    pytorchVersion: '1.10.2',
+  });
 });
 
 test('hyperparameters are what JSON can hold', () => {

@@ -4,6 +4,8 @@ import type {
   CompressionType,
   FileSystemAccessMode,
   FileSystemType,
+  HubAccessConfig,
+  ModelAccessConfig,
   RecordWrapper,
   S3DataDistribution,
   S3DataType,
@@ -17,7 +19,7 @@ export interface TrainingInputOptions {
    * @default 'FullyReplicated'
    */
   distribution?: S3DataDistribution;
-  /** @default 'S3Prefix' */
+  /** A prefix, or a manifest: `ManifestFile`, `AugmentedManifestFile`. @default 'S3Prefix' */
   s3DataType?: S3DataType;
   /** MIME type. */
   contentType?: string;
@@ -27,8 +29,14 @@ export interface TrainingInputOptions {
   recordWrapping?: RecordWrapper;
   /** @default the estimator's `inputMode` */
   inputMode?: TrainingInputMode;
+  /** Names of the groups whose hosts get the channel; if one channel names some, all must. */
+  instanceGroups?: readonly string[];
   /** At most 16 names of an augmented manifest. */
   attributeNames?: readonly string[];
+  /** ARN of a model in a hub of AWS. */
+  hubAccessConfig?: HubAccessConfig;
+  /** Agreement to the terms of a model of AWS. */
+  modelAccessConfig?: ModelAccessConfig;
   /** Shuffles the order of objects anew for every epoch. */
   shuffleConfig?: { seed: number };
 }
@@ -133,7 +141,10 @@ export function s3Channel(name: string, uri: string, options: TrainingInputOptio
         S3DataType: options.s3DataType ?? 'S3Prefix',
         S3Uri: uri,
         S3DataDistributionType: options.distribution ?? 'FullyReplicated',
+        ...(options.instanceGroups && { InstanceGroupNames: [...options.instanceGroups] }),
         ...(options.attributeNames && { AttributeNames: [...options.attributeNames] }),
+        ...(options.hubAccessConfig && { HubAccessConfig: options.hubAccessConfig }),
+        ...(options.modelAccessConfig && { ModelAccessConfig: options.modelAccessConfig }),
       },
     },
     ...(options.contentType !== undefined && { ContentType: options.contentType }),

@@ -1,8 +1,12 @@
 import type { CreateTrainingJobRequest } from '@trainyard/api';
+import type { GitConfig } from './source/git-config.ts';
 import type { SourceSelection } from './source/source-files.ts';
 
-export type PlannedUpload = { bucket: string; key: string } & (
-  | { kind: 'source'; selection: SourceSelection }
+export type PlannedUpload = {
+  bucket: string;
+  key: string;
+} /** `git` names the repository in which the selection's paths are. */ & (
+  | { kind: 'source'; selection: SourceSelection; git?: GitConfig }
   /** A local file; `key` is the object's. */
   | { kind: 'file'; path: string }
   /** A local directory; `key` is a prefix that ends with a slash. */

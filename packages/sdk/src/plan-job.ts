@@ -1,4 +1,4 @@
-import type { Channel, PythonValue } from '@trainyard/api';
+import type { Channel, ExperimentConfig, PythonValue } from '@trainyard/api';
 import {
   encodeHyperparameters,
   formatS3Uri,
@@ -9,9 +9,11 @@ import {
 } from '@trainyard/api';
 import type { Connection } from './connection.ts';
 import { InvalidOption, throwIfAny } from './errors.ts';
+import type { HookPolicy } from './debugger-options.ts';
+import { checkDebugger } from './debugger-options.ts';
 import type { CommonOptions, Hyperparameters, SourceOptions } from './estimator-options.ts';
-import type { Inputs } from './inputs.ts';
-import { jobInputMode, parseInputs, s3Channel } from './inputs.ts';
+import type { Inputs, ParsedInput } from './inputs.ts';
+import { jobInputMode, parseInputs, s3Channel, TrainingInput } from './inputs.ts';
 import { LOCAL_MODE_TYPES } from './instance-types.ts';
 import { baseNameOfImage, JOB_NAME_PATTERN, timestampedName } from './job-name.ts';
 import type { JobPlan, PlannedUpload } from './job-plan.ts';
@@ -25,18 +27,18 @@ export interface EstimatorProfile {
   /** The training image in a region. */
   imageUri(region: string, problems: ProblemList): string;
   source: SourceOptions | null;
-  isFramework: boolean;
-  /** `sagemaker_*` values of the distribution, not yet encoded. */
-  launchHyperparameters: Hyperparameters;
-  metricsTimeSeries: boolean | undefined;
+  hookPolicy: HookPolicy;
+  /** What the class adds to the user's: `sagemaker_*` values of the distribution and the like, not yet encoded. */
+  addedHyperparameters(job: { jobName: string; outputPath: string }): Hyperparameters;
+  metricsTimeSeries: true | undefined;
 }
 
 /** An estimator after its checks. */
 export interface EstimatorSpec {
   options: CommonOptions;
   profile: EstimatorProfile;
-  /** As the request will say it. */
-  instanceType: string;
+  /** As the request will say it; null with instance groups. */
+  instanceType: string | null;
 }
 
 export interface NamingOptions {
@@ -44,9 +46,20 @@ export interface NamingOptions {
   jobName?: string;
   /** @default the present */
   now?: Date;
+  /** Experiment and trial of SageMaker that the job belongs to. */
+  experimentConfig?: ExperimentOptions;
+}
+
+export interface ExperimentOptions {
+  experimentName?: string;
+  trialName?: string;
+  trialComponentDisplayName?: string;
+  runName?: string;
 }
 
 const CODE_CHANNEL = 'code';
+const MODEL_CHANNEL = 'model';
+const MODEL_CONTENT_TYPE = 'application/x-sagemaker-model';
 const SOURCE_ARCHIVE = 'sourcedir.tar.gz';
 const DEFAULT_ROLE = 'trainyard';
 
@@ -59,11 +72,12 @@ export async function planJob(
   naming: NamingOptions,
 ): Promise<JobPlan> {
   const { options, profile, instanceType } = spec;
-  const parsed = parseInputs(inputs);
+  const parsed = [...parseInputs(inputs), ...modelInputs(options)];
   const connection = await session.connect();
   const { region } = connection;
   const keyPrefix = session.defaultKeyPrefix;
   checkPlace(options, connection, problems);
+  checkDebugger(options, region, problems);
   const image = profile.imageUri(region, problems);
   const jobName = naming.jobName ?? makeJobName(options, image, naming.now ?? new Date());
   checkJobName(jobName, problems);
@@ -82,20 +96,21 @@ export async function planJob(
   const placed = await placeInputs(parsed, jobInputs);
   const code = planCode(spec, jobName, outputPath, keyPrefix);
   const channels = [...placed.channels, ...code.channels];
-  checkChannelNames(channels);
+  checkChannelNames(channels, options);
+  checkChannelGroups(placed.channels, options);
   const request = buildRequest(options, {
     jobName,
     roleArn: await chooseRole(options, connection),
     region,
     image,
     instanceType,
-    instanceCount: options.instanceCount ?? 1,
     outputPath,
     inputMode,
     channels,
-    hyperparameters: encodeAll(spec, { jobName, region, submitDirectory: code.submitDirectory }),
+    hyperparameters: encodeAll(spec, { jobName, region, outputPath, submitDirectory: code.submitDirectory }),
     metricsTimeSeries: options.enableSageMakerMetrics ?? profile.metricsTimeSeries,
-    isFramework: profile.isFramework,
+    hookPolicy: profile.hookPolicy,
+    experiment: experimentOf(naming.experimentConfig),
   });
   return { request, uploads: [...code.uploads, ...placed.uploads], defaultBucket: usedBucket };
 }
@@ -109,6 +124,24 @@ function checkPlace({ instanceType }: CommonOptions, { kind }: Connection, probl
     rule: 'It names this machine, but the session goes to a service elsewhere.',
     nextStep: "Pass on: 'embedded' to the session, or choose an ml.* type.",
   });
+}
+
+/** As AWS's SDK, the channel of a trained model comes after the inputs. */
+function modelInputs({ modelUri, modelChannelName = MODEL_CHANNEL }: CommonOptions): ParsedInput[] {
+  if (modelUri === undefined) return [];
+  const model = new TrainingInput(modelUri, { contentType: MODEL_CONTENT_TYPE, inputMode: 'File' });
+  return parseInputs({ [modelChannelName]: model });
+}
+
+function experimentOf(options: ExperimentOptions | undefined): ExperimentConfig | null {
+  if (!options) return null;
+  const { experimentName, trialName, trialComponentDisplayName, runName } = options;
+  return {
+    ...(experimentName !== undefined && { ExperimentName: experimentName }),
+    ...(trialName !== undefined && { TrialName: trialName }),
+    ...(trialComponentDisplayName !== undefined && { TrialComponentDisplayName: trialComponentDisplayName }),
+    ...(runName !== undefined && { RunName: runName }),
+  };
 }
 
 function makeJobName(options: CommonOptions, image: string, now: Date): string {
@@ -161,8 +194,9 @@ function planCode(
     const prefix = options.outputPath === undefined ? keyPrefix : '';
     const base = source.codeLocation ?? formatS3Uri({ bucket: parseS3Uri(outputPath).bucket, key: prefix });
     uri = joinS3Uri(base, jobName, 'source', SOURCE_ARCHIVE);
-    const { entryPoint, sourceDir = null, dependencies = [] } = source;
-    uploads.push({ kind: 'source', ...parseS3Uri(uri), selection: { entryPoint, sourceDir, dependencies } });
+    const { entryPoint, sourceDir = null, dependencies = [], gitConfig: git } = source;
+    const selection = { entryPoint, sourceDir, dependencies };
+    uploads.push({ kind: 'source', ...parseS3Uri(uri), selection, ...(git && { git }) });
   }
   if (!options.enableNetworkIsolation) return { submitDirectory: uri, channels: [], uploads };
   // Without a network the launcher cannot fetch its code; it then comes as a channel.
@@ -170,23 +204,44 @@ function planCode(
   return { submitDirectory, channels: [s3Channel(CODE_CHANNEL, uri, {})], uploads };
 }
 
-function checkChannelNames(channels: readonly Channel[]): void {
+function checkChannelNames(channels: readonly Channel[], { modelUri }: CommonOptions): void {
   const names = channels.map((channel) => channel.ChannelName);
   const twice = names.find((name, index) => names.indexOf(name) !== index);
   if (twice === undefined) return;
+  const carries =
+    twice === CODE_CHANNEL ? 'the code under network isolation' : `the model of modelUri ${modelUri}`;
   const problem: Problem = {
     id: 'E-CHANNEL-DUP',
     field: `inputs.${twice}`,
     value: twice,
-    rule: 'Under network isolation this channel carries the code.',
+    rule: `This channel carries ${carries}.`,
     nextStep: 'Give the input another name.',
   };
   throw new InvalidOption([problem]);
 }
 
+/** Channels for some groups of hosts: those groups exist, and either every input names groups or none (a rule of the API). */
+function checkChannelGroups(channels: readonly Channel[], { instanceGroups }: CommonOptions): void {
+  const groupsOf = (channel: Channel): string[] => channel.DataSource.S3DataSource?.InstanceGroupNames ?? [];
+  const known = instanceGroups?.map((group) => group.instanceGroupName) ?? [];
+  if (!channels.some((channel) => groupsOf(channel).length > 0)) return;
+  const problems = channels.flatMap((channel): Problem[] => {
+    const field = `inputs.${channel.ChannelName}.instanceGroups`;
+    const [id, value] = ['E-CHANNEL-GROUPS', groupsOf(channel)] as const;
+    if (value.length === 0) {
+      const rule = 'Another input names groups, so every input must.';
+      return [{ id, field, value: undefined, rule, nextStep: 'Add instanceGroups to it.' }];
+    }
+    if (value.every((name) => known.includes(name))) return [];
+    const rule = `The estimator's groups are ${known.join(', ') || 'none'}.`;
+    return [{ id, field, value: value.join(', '), rule, nextStep: 'Name some of them.' }];
+  });
+  throwIfAny(problems);
+}
+
 function encodeAll(
   { options, profile }: EstimatorSpec,
-  job: { jobName: string; region: string; submitDirectory: string | null },
+  job: { jobName: string; region: string; outputPath: string; submitDirectory: string | null },
 ): Record<string, string> {
   const user = options.hyperparameters ?? {};
   const { source } = profile;
@@ -201,5 +256,5 @@ function encodeAll(
     sagemaker_job_name: job.jobName,
     sagemaker_region: job.region,
   };
-  return encodeHyperparameters({ ...user, ...script, ...profile.launchHyperparameters });
+  return encodeHyperparameters({ ...user, ...script, ...profile.addedHyperparameters(job) });
 }

@@ -1,18 +1,14 @@
-import type { Channel, CreateTrainingJobRequest, TrainingInputMode } from '@trainyard/api';
+import type {
+  Channel,
+  CreateTrainingJobRequest,
+  ExperimentConfig,
+  ResourceConfig,
+  Tag,
+  TrainingInputMode,
+} from '@trainyard/api';
+import { debuggerMembers } from './debugger-options.ts';
+import type { HookPolicy } from './debugger-options.ts';
 import type { CommonOptions } from './estimator-options.ts';
-
-/** Regions without SageMaker Debugger and Profiler. */
-const NO_DEBUGGER: readonly string[] = [
-  'us-iso-east-1',
-  'us-isob-east-1',
-  'ap-southeast-3',
-  'ap-southeast-4',
-  'eu-south-2',
-  'me-central-1',
-  'ap-south-2',
-  'eu-central-2',
-  'us-gov-east-1',
-];
 
 /** What the estimator's own class and the session decided. */
 export interface RequestParts {
@@ -20,8 +16,8 @@ export interface RequestParts {
   roleArn: string;
   region: string;
   image: string;
-  instanceType: string;
-  instanceCount: number;
+  /** Null with instance groups. */
+  instanceType: string | null;
   /** Ends with a slash when it is a bare bucket. */
   outputPath: string;
   inputMode: TrainingInputMode;
@@ -29,8 +25,8 @@ export interface RequestParts {
   /** Encoded. */
   hyperparameters: Record<string, string>;
   metricsTimeSeries: boolean | undefined;
-  /** AWS's SDK leaves the debugger out of framework jobs that keep checkpoints. */
-  isFramework: boolean;
+  hookPolicy: HookPolicy;
+  experiment: ExperimentConfig | null;
 }
 
 /**
@@ -38,31 +34,17 @@ export interface RequestParts {
  * https://github.com/aws/sagemaker-python-sdk/blob/v2.257.6/src/sagemaker/session.py (`_get_train_request`)
  */
 export function buildRequest(options: CommonOptions, parts: RequestParts): CreateTrainingJobRequest {
+  const tags = tagList(options.tags);
   return {
     TrainingJobName: parts.jobName,
     RoleArn: parts.roleArn,
-    AlgorithmSpecification: {
-      TrainingInputMode: parts.inputMode,
-      TrainingImage: parts.image,
-      ...(options.metricDefinitions?.length && { MetricDefinitions: [...options.metricDefinitions] }),
-      ...(parts.metricsTimeSeries && { EnableSageMakerMetricsTimeSeries: true }),
-      ...(options.containerEntryPoint && { ContainerEntrypoint: [...options.containerEntryPoint] }),
-      ...(options.containerArguments && { ContainerArguments: [...options.containerArguments] }),
-    },
+    AlgorithmSpecification: algorithm(options, parts),
     OutputDataConfig: {
       S3OutputPath: parts.outputPath,
       ...(options.outputKmsKey !== undefined && { KmsKeyId: options.outputKmsKey }),
       ...(options.disableOutputCompression && { CompressionType: 'NONE' as const }),
     },
-    ResourceConfig: {
-      InstanceType: parts.instanceType,
-      InstanceCount: parts.instanceCount,
-      VolumeSizeInGB: options.volumeSize ?? 30,
-      ...(options.volumeKmsKey !== undefined && { VolumeKmsKeyId: options.volumeKmsKey }),
-      ...(options.keepAlivePeriodInSeconds !== undefined && {
-        KeepAlivePeriodInSeconds: options.keepAlivePeriodInSeconds,
-      }),
-    },
+    ResourceConfig: resources(options, parts),
     StoppingCondition: {
       MaxRuntimeInSeconds: options.maxRun ?? 86_400,
       ...(options.maxWait && { MaxWaitTimeInSeconds: options.maxWait }),
@@ -70,11 +52,12 @@ export function buildRequest(options: CommonOptions, parts: RequestParts): Creat
     ...(parts.channels.length > 0 && { InputDataConfig: parts.channels }),
     ...(Object.keys(parts.hyperparameters).length > 0 && { HyperParameters: parts.hyperparameters }),
     ...(options.environment && { Environment: { ...options.environment } }),
-    ...(options.tags?.length && { Tags: [...options.tags] }),
+    ...(tags.length > 0 && { Tags: tags }),
     ...(options.subnets &&
       options.securityGroupIds && {
         VpcConfig: { Subnets: [...options.subnets], SecurityGroupIds: [...options.securityGroupIds] },
       }),
+    ...(parts.experiment && { ExperimentConfig: parts.experiment }),
     ...(options.enableNetworkIsolation && { EnableNetworkIsolation: true }),
     ...(options.encryptInterContainerTraffic && { EnableInterContainerTrafficEncryption: true }),
     ...(options.useSpotInstances && { EnableManagedSpotTraining: true }),
@@ -87,24 +70,77 @@ export function buildRequest(options: CommonOptions, parts: RequestParts): Creat
     ...(options.maxRetryAttempts !== undefined && {
       RetryStrategy: { MaximumRetryAttempts: options.maxRetryAttempts },
     }),
-    ...debuggerMembers(options, parts),
+    ...(options.enableInfraCheck !== undefined && {
+      InfraCheckConfig: { EnableInfraCheck: options.enableInfraCheck },
+    }),
+    ...(options.enableRemoteDebug !== undefined && {
+      RemoteDebugConfig: { EnableRemoteDebug: options.enableRemoteDebug },
+    }),
+    ...(options.enableSessionTagChaining !== undefined && {
+      SessionChainingConfig: { EnableSessionTagChaining: options.enableSessionTagChaining },
+    }),
+    ...debuggerMembers(options, {
+      region: parts.region,
+      outputPath: parts.outputPath,
+      instanceType: parts.instanceType,
+      hostCount: hostCountOf(options),
+      policy: parts.hookPolicy,
+    }),
   };
 }
 
-/** Sent even when the user says nothing. */
-function debuggerMembers(
+export function hostCountOf({ instanceGroups, instanceCount = 1 }: CommonOptions): number {
+  return instanceGroups?.reduce((sum, group) => sum + group.instanceCount, 0) ?? instanceCount;
+}
+
+export function tagList(tags: CommonOptions['tags']): Tag[] {
+  if (Array.isArray(tags)) return [...(tags as readonly Tag[])];
+  return Object.entries(tags ?? {}).map(([Key, Value]) => ({ Key, Value: Value as string }));
+}
+
+function algorithm(
   options: CommonOptions,
   parts: RequestParts,
-): Pick<CreateTrainingJobRequest, 'DebugHookConfig' | 'ProfilerConfig'> {
-  const isSupported = !NO_DEBUGGER.includes(parts.region);
-  const keepsCheckpoints =
-    parts.isFramework && options.checkpointS3Uri !== undefined && options.checkpointLocalPath !== undefined;
-  const hasHook = isSupported && !keepsCheckpoints && options.debuggerHookConfig !== false;
-  const isProfiled = isSupported && !options.disableProfiler && !parts.instanceType.startsWith('ml.trn');
+): CreateTrainingJobRequest['AlgorithmSpecification'] {
+  const { trainingRepositoryAccessMode: access, trainingRepositoryCredentialsProviderArn: provider } =
+    options;
   return {
-    ...(hasHook && { DebugHookConfig: { S3OutputPath: parts.outputPath, CollectionConfigurations: [] } }),
-    ProfilerConfig: isProfiled
-      ? { S3OutputPath: parts.outputPath, DisableProfiler: false }
-      : { DisableProfiler: true },
+    TrainingInputMode: parts.inputMode,
+    TrainingImage: parts.image,
+    ...(access && {
+      TrainingImageConfig: {
+        TrainingRepositoryAccessMode: access,
+        ...(provider !== undefined && {
+          TrainingRepositoryAuthConfig: { TrainingRepositoryCredentialsProviderArn: provider },
+        }),
+      },
+    }),
+    ...(options.metricDefinitions?.length && { MetricDefinitions: [...options.metricDefinitions] }),
+    ...(parts.metricsTimeSeries !== undefined && {
+      EnableSageMakerMetricsTimeSeries: parts.metricsTimeSeries,
+    }),
+    ...(options.containerEntryPoint && { ContainerEntrypoint: [...options.containerEntryPoint] }),
+    ...(options.containerArguments && { ContainerArguments: [...options.containerArguments] }),
+  };
+}
+
+function resources(options: CommonOptions, { instanceType }: RequestParts): ResourceConfig {
+  const { instanceGroups, instanceCount = 1 } = options;
+  return {
+    ...(instanceType !== null && { InstanceType: instanceType, InstanceCount: instanceCount }),
+    ...(instanceGroups && {
+      InstanceGroups: instanceGroups.map((group) => ({
+        InstanceGroupName: group.instanceGroupName,
+        InstanceType: group.instanceType,
+        InstanceCount: group.instanceCount,
+      })),
+    }),
+    VolumeSizeInGB: options.volumeSize ?? 30,
+    ...(options.volumeKmsKey !== undefined && { VolumeKmsKeyId: options.volumeKmsKey }),
+    ...(options.keepAlivePeriodInSeconds !== undefined && {
+      KeepAlivePeriodInSeconds: options.keepAlivePeriodInSeconds,
+    }),
+    ...(options.trainingPlan !== undefined && { TrainingPlanArn: options.trainingPlan }),
+    ...(options.instancePlacementConfig && { InstancePlacementConfig: options.instancePlacementConfig }),
   };
 }

@@ -5,6 +5,7 @@ import type { TreeEntry } from './file-tree.ts';
 import { fileTree, UnreadableTree } from './file-tree.ts';
 import type { PlannedUpload } from './job-plan.ts';
 import type { WarningHandler } from './problem.ts';
+import { withGitSource } from './source/git-source.ts';
 import { packSource } from './source/source-archive.ts';
 
 /** Files above this go up in parts. */
@@ -31,7 +32,10 @@ export async function prepareUpload(
 ): Promise<PreparedUpload> {
   const { bucket, key } = upload;
   if (upload.kind === 'source') {
-    const { body, warnings } = await packSource(upload.selection);
+    const { git, selection } = upload;
+    const { body, warnings } = await (git
+      ? withGitSource(git, selection, packSource)
+      : packSource(selection));
     for (const warning of warnings) onWarning(warning);
     return { bucket, send: async (s3, headers) => void (await s3.putObject({ bucket, key, body, headers })) };
   }

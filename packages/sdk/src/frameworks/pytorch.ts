@@ -1,20 +1,24 @@
-import { attachOptions } from '../attach.ts';
+import { attachFramework } from './attach-framework.ts';
 import type { AttachOptions } from '../attach.ts';
-import type { Distribution } from '../distribution.ts';
-import { planLaunch } from '../distribution.ts';
-import { InvalidOption } from '../errors.ts';
+import type { CompilerDistribution, HostsAnd, PyTorchDistribution } from '../distribution/distribution.ts';
 import { EstimatorBase } from '../estimator-base.ts';
-import type { ProfileContext } from '../estimator-base.ts';
 import type { CommonOptions, SourceOptions } from '../estimator-options.ts';
-import type { EstimatorProfile } from '../plan-job.ts';
-import { checkSource } from '../estimator-rules.ts';
-import type { ProblemList } from '../problem.ts';
-import { distributionOfFlags } from './launch-flags.ts';
-import { compareVersions, pytorchImageUri, selectPyTorchImage } from './pytorch-image.ts';
-import { checkPyTorchLaunch } from './pytorch-rules.ts';
-import { DEFAULT_PYTORCH_VERSION } from './pytorch-versions.ts';
+import type { ImageTable } from '../images/image-table.ts';
+import {
+  DEFAULT_PYTORCH_VERSION,
+  MODEL_PARALLEL_IMAGES,
+  modelParallelContainer,
+  PYTORCH_COMPILER_IMAGES,
+  PYTORCH_IMAGES,
+  PYTORCH_NEURON_IMAGES,
+} from '../images/pytorch-images.ts';
+import { imageTypeOf } from '../instance-groups.ts';
+import { instanceKind } from '../instance-types.ts';
+import type { FrameworkPart, ScriptOptions } from './script-profile.ts';
+import { scriptProfile } from './script-profile.ts';
+import type { TrainingCompilerConfig } from './training-compiler.ts';
 
-export interface PyTorchOptions extends CommonOptions, SourceOptions {
+export interface PyTorchFields extends CommonOptions, SourceOptions {
   /**
    * PyTorch version, `2.8.0` or `2.8`. Required on AWS unless `imageUri` is given.
    * @default '2.8.0', outside AWS
@@ -25,13 +29,22 @@ export interface PyTorchOptions extends CommonOptions, SourceOptions {
   /** Training image, instead of the one for the versions. */
   imageUri?: string;
   /** How ranks are started on the hosts. @default one plain process per host */
-  distribution?: Distribution;
+  distribution?: PyTorchDistribution | CompilerDistribution;
   /**
    * Ranks on each host, for every strategy of `distribution`.
    * @default the host's accelerators, else 1
    */
   processesPerHost?: number;
+  /** AWS's Training Compiler, with PyTorch 1.12 and 1.13; elsewhere it has no effect. */
+  compilerConfig?: TrainingCompilerConfig;
 }
+
+/** `pytorchxla` needs `compilerConfig`, which excludes AWS's libraries; groups exclude `instanceType`. */
+export type PyTorchOptions = PyTorchFields &
+  (
+    | ({ compilerConfig?: undefined } & HostsAnd<PyTorchDistribution>)
+    | ({ compilerConfig: TrainingCompilerConfig } & HostsAnd<CompilerDistribution>)
+  );
 
 /**
  * An estimator for a PyTorch script.
@@ -50,7 +63,7 @@ export interface PyTorchOptions extends CommonOptions, SourceOptions {
 export class PyTorch extends EstimatorBase {
   /** @throws InvalidOption with every problem of the options */
   constructor(options: PyTorchOptions) {
-    super(options, (context) => profileOf(options, context));
+    super(options, (context) => scriptProfile(options as ScriptOptions, pytorchPart(options), context));
   }
 
   /**
@@ -59,89 +72,41 @@ export class PyTorch extends EstimatorBase {
    * unless `wait` is false; RequestRefused when there is no such job
    */
   static async attach(jobName: string, options: AttachOptions = {}): Promise<PyTorch> {
-    const { job, common, source, imageUri, flags } = await attachOptions(jobName, options);
-    if (source === null) {
-      const rule = 'The job has no script (sagemaker_program).';
-      const nextStep = 'Use Estimator.attach.';
-      throw new InvalidOption([{ id: 'E-FRAMEWORK', field: 'jobName', value: jobName, rule, nextStep }]);
-    }
-    const estimator = new PyTorch({
-      ...common,
-      ...source,
-      ...versionsOfImage(imageUri),
-      ...distributionOfFlags(flags),
-    });
+    const { job, restored } = await attachFramework('pytorch', jobName, options);
+    const estimator = new PyTorch(restored as PyTorchOptions);
     await estimator.adopt(job, options);
     return estimator;
   }
 }
 
-function profileOf(options: PyTorchOptions, { instanceType, problems }: ProfileContext): EstimatorProfile {
-  checkSource(options, true, problems);
-  checkVersionsGiven(options, problems);
-  const frameworkVersion =
-    options.frameworkVersion ?? (options.imageUri === undefined ? DEFAULT_PYTORCH_VERSION : undefined);
-  const distribution = options.distribution ?? {};
-  const { processesPerHost } = options;
-  const plan = planLaunch({ distribution, processesPerHost, instanceType }, problems);
-  checkPyTorchLaunch(
-    {
-      distribution,
-      plan,
-      entryPoint: options.entryPoint,
-      instanceType: options.instanceType ?? null,
-      frameworkVersion: options.imageUri === undefined ? (options.frameworkVersion ?? null) : null,
-      pyVersion: options.pyVersion ?? null,
-      imageUri: options.imageUri ?? null,
-    },
-    problems,
-  );
-  const selection =
-    options.imageUri === undefined && frameworkVersion !== undefined
-      ? selectPyTorchImage(
-          {
-            frameworkVersion,
-            pyVersion: options.pyVersion,
-            instanceType,
-            usesDataParallelFlag: plan.hasDataParallelFlag,
-          },
-          problems,
-        )
-      : null;
+function pytorchPart(options: PyTorchOptions): FrameworkPart {
+  const { frameworkVersion, imageUri } = options;
+  const imageVersion = frameworkVersion ?? (imageUri === undefined ? DEFAULT_PYTORCH_VERSION : null);
+  const images = imagesFor(options);
+  const type = typeOf(options) ?? '';
   return {
-    imageUri: (region, found) =>
-      options.imageUri ?? (selection ? pytorchImageUri(selection, region, found) : ''),
-    source: { ...options },
-    isFramework: true,
-    launchHyperparameters: plan.hyperparameters,
-    metricsTimeSeries: frameworkVersion !== undefined && compareVersions(frameworkVersion, '1.3') >= 0,
+    framework: 'pytorch',
+    base: 'pytorch',
+    version: frameworkVersion === undefined ? null : { field: 'frameworkVersion', value: frameworkVersion },
+    versionOptions: ['frameworkVersion', 'pyVersion'],
+    imageVersion,
+    images,
+    ...(images === MODEL_PARALLEL_IMAGES &&
+      imageVersion !== null && { tag: { container: modelParallelContainer(imageVersion, type) } }),
+    hookPolicy: () => 'without-checkpoints',
+    metricsSince: '1.3',
   };
 }
 
-function checkVersionsGiven(options: PyTorchOptions, problems: ProblemList): void {
-  if (options.imageUri !== undefined || !(problems.onAws || problems.strict)) return;
-  for (const field of ['frameworkVersion', 'pyVersion'] as const) {
-    if (options[field] !== undefined) continue;
-    problems.refuse({
-      id: 'E-VERSION',
-      field,
-      value: undefined,
-      rule: 'On AWS frameworkVersion and pyVersion choose the image.',
-      nextStep: "Give both, e.g. '2.8.0' and 'py312', or imageUri.",
-    });
-  }
+function typeOf({ instanceType, instanceGroups }: PyTorchOptions): string | undefined {
+  return instanceGroups ? imageTypeOf(instanceGroups) : instanceType;
 }
 
-/** Versions out of the tag of an AWS image, so that a next job may choose others; the address itself for any other. */
-function versionsOfImage(
-  imageUri: string,
-): Pick<PyTorchOptions, 'imageUri' | 'frameworkVersion' | 'pyVersion'> {
-  const match = /^[^/]+\/((?:sagemaker-)?[a-z]+(?:-training)?):([\d.]+)-(?:cpu|gpu)-(py\d+)$/.exec(imageUri);
-  const [, repository, frameworkVersion, pyVersion] = match ?? [];
-  if (repository === undefined || !frameworkVersion || !pyVersion) return { imageUri };
-  if (repository === 'pytorch-training' || repository === 'sagemaker-pytorch')
-    return { frameworkVersion, pyVersion };
-  const rule = 'The job ran an image of another framework.';
-  const nextStep = 'Use Estimator.attach.';
-  throw new InvalidOption([{ id: 'E-FRAMEWORK', field: 'imageUri', value: imageUri, rule, nextStep }]);
+function imagesFor(options: PyTorchOptions): ImageTable {
+  if (options.compilerConfig) return PYTORCH_COMPILER_IMAGES;
+  const { torch_distributed: torchrun, smdistributed } = options.distribution ?? {};
+  // AWS's SDK looks for the key of torch_distributed, and takes a library without `enabled` for an enabled one here.
+  if (torchrun && smdistributed?.modelparallel && (smdistributed.modelparallel.enabled ?? true))
+    return MODEL_PARALLEL_IMAGES;
+  return instanceKind(typeOf(options) ?? '') === 'trainium' ? PYTORCH_NEURON_IMAGES : PYTORCH_IMAGES;
 }

@@ -3,7 +3,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { CreateTrainingJobRequest } from '@trainyard/api';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { Estimator, FileSystemInput, PyTorch, Session, TrainingInput } from '../index.ts';
+import {
+  Estimator,
+  FileSystemInput,
+  HuggingFace,
+  MXNet,
+  PyTorch,
+  Session,
+  TensorFlow,
+  TrainingInput,
+} from '../index.ts';
 import type { EstimatorBase, FitOptions, Inputs, JobPlan, PyTorchOptions } from '../index.ts';
 import { packSource } from '../source/source-archive.ts';
 
@@ -41,6 +50,11 @@ const fsx = {
   fileSystemType: 'FSxLustre',
   directoryPath: '/fsx-mount/train',
 } as const;
+const pytorch113 = { ...p4d, frameworkVersion: '1.13.1', pyVersion: 'py39' };
+const tensorflow211 = { instanceCount: 2, frameworkVersion: '2.11', pyVersion: 'py39' };
+const trn1 = { instanceCount: 2, instanceType: 'ml.trn1.32xlarge' };
+const g1 = { instanceGroupName: 'g1', instanceType: 'ml.c5.18xlarge', instanceCount: 1 };
+const g2 = { instanceGroupName: 'g2', instanceType: 'ml.p4d.24xlarge', instanceCount: 2 };
 const ownImage = '123456789012.dkr.ecr.us-west-2.amazonaws.com/my:latest';
 
 interface Case {
@@ -182,6 +196,186 @@ const cases: Record<string, Case> = {
       }),
     },
     fit: { jobName: 'explicit-name' },
+  },
+  'v2-pytorch-smdataparallel': {
+    make: () =>
+      new PyTorch({
+        ...D,
+        ...pytorch20,
+        distribution: { smdistributed: { dataparallel: { enabled: true } } },
+      }),
+  },
+  'v2-pytorch-smmodelparallel-v1-mpi': {
+    make: () =>
+      new PyTorch({
+        ...D,
+        ...pytorch113,
+        distribution: {
+          smdistributed: {
+            modelparallel: {
+              enabled: true,
+              parameters: {
+                partitions: 2,
+                microbatches: 4,
+                placement_strategy: 'spread',
+                pipeline: 'interleaved',
+                optimize: 'speed',
+                ddp: true,
+              },
+            },
+          },
+          mpi: {
+            enabled: true,
+            processes_per_host: 8,
+            custom_mpi_options: '--mca btl_vader_single_copy_mechanism none',
+          },
+        },
+      }),
+  },
+  'v2-pytorch-smmodelparallel-v2-torch_distributed': {
+    make: () =>
+      new PyTorch({
+        ...D,
+        ...p4d,
+        frameworkVersion: '2.2.0',
+        pyVersion: 'py310',
+        distribution: {
+          ...torchDistributed,
+          smdistributed: {
+            modelparallel: {
+              enabled: true,
+              parameters: {
+                hybrid_shard_degree: 4,
+                tensor_parallel_degree: 2,
+                sm_activation_offloading: true,
+                activation_loading_horizon: 2,
+                expert_parallel_degree: 1,
+                random_seed: 123,
+              },
+            },
+          },
+        },
+      }),
+  },
+  'v2-pytorch-heterogeneous-instance_groups': {
+    make: () =>
+      new PyTorch({ ...D, instanceGroups: [g1, g2], frameworkVersion: '2.0.1', pyVersion: 'py310' }),
+  },
+  'v2-pytorch-heterogeneous-smddp': {
+    make: () =>
+      new PyTorch({
+        ...D,
+        instanceGroups: [g1, g2],
+        frameworkVersion: '1.13.1',
+        pyVersion: 'py39',
+        distribution: { smdistributed: { dataparallel: { enabled: true } }, instance_groups: [g2] },
+      }),
+    inputs: { training: new TrainingInput('s3://my-bucket/train', { instanceGroups: ['g2'] }) },
+  },
+  'v2-pytorch-trn1-torch_distributed': {
+    make: () =>
+      new PyTorch({
+        ...D,
+        ...trn1,
+        frameworkVersion: '1.13.1',
+        pyVersion: 'py39',
+        distribution: torchDistributed,
+        imageUri:
+          '763104351884.dkr.ecr.us-west-2.amazonaws.com/pytorch-training-neuronx:1.13.1-neuronx-py310-sdk2.20.2-ubuntu20.04',
+      }),
+  },
+  'v2-pytorch-trn1-torch_distributed-noimage': {
+    make: () =>
+      new PyTorch({
+        ...D,
+        ...trn1,
+        instanceCount: 1,
+        frameworkVersion: '1.11.0',
+        pyVersion: 'py38',
+        volumeSize: 512,
+        hyperparameters: { 'model-name-or-path': 'bert-large-uncased' },
+        distribution: torchDistributed,
+      }),
+  },
+  'v2-huggingface-pytorchddp': {
+    make: () =>
+      new HuggingFace({
+        ...D,
+        ...p4d,
+        transformersVersion: '4.28.1',
+        pytorchVersion: '2.0.0',
+        pyVersion: 'py310',
+        distribution: { pytorchddp: { enabled: true } },
+      }),
+  },
+  'v2-huggingface-torch_distributed': {
+    make: () =>
+      new HuggingFace({
+        ...D,
+        ...p4d,
+        transformersVersion: '4.36.0',
+        pytorchVersion: '2.1.0',
+        pyVersion: 'py310',
+        distribution: torchDistributed,
+      }),
+  },
+  'v2-mxnet-parameter_server': {
+    make: () =>
+      new MXNet({
+        ...D,
+        instanceCount: 2,
+        instanceType: 'ml.c5.2xlarge',
+        frameworkVersion: '1.9',
+        pyVersion: 'py38',
+        distribution: { parameter_server: { enabled: true } },
+      }),
+  },
+  'v2-tensorflow-mpi': {
+    make: () =>
+      new TensorFlow({
+        ...D,
+        ...tensorflow211,
+        instanceType: 'ml.p4d.24xlarge',
+        distribution: {
+          mpi: { enabled: true, processes_per_host: 8, custom_mpi_options: '--NCCL_DEBUG INFO' },
+        },
+      }),
+  },
+  'v2-tensorflow-mwms': {
+    make: () =>
+      new TensorFlow({
+        ...D,
+        ...tensorflow211,
+        instanceType: 'ml.g4dn.xlarge',
+        distribution: { multi_worker_mirrored_strategy: { enabled: true } },
+      }),
+  },
+  'v2-tensorflow-parameter_server': {
+    make: () =>
+      new TensorFlow({
+        ...D,
+        ...tensorflow211,
+        instanceType: 'ml.c5.2xlarge',
+        distribution: { parameter_server: { enabled: true } },
+      }),
+  },
+  'v2-tensorflow-smmodelparallel-mpi': {
+    make: () =>
+      new TensorFlow({
+        ...D,
+        ...p4d,
+        frameworkVersion: '2.6',
+        pyVersion: 'py38',
+        distribution: {
+          smdistributed: {
+            modelparallel: {
+              enabled: true,
+              parameters: { partitions: 2, microbatches: 4, pipeline: 'interleaved', optimize: 'memory' },
+            },
+          },
+          mpi: { enabled: true, processes_per_host: 8 },
+        },
+      }),
   },
 };
 

@@ -53,7 +53,7 @@ const cases: Record<string, { options: PyTorchOptions; id: string; onlyAws: bool
         smdistributed: { dataparallel: { enabled: true }, modelparallel: { enabled: true } },
       } as object,
     },
-    id: 'E-DIST-UNSUPPORTED',
+    id: 'E-SMD-MULTI',
     onlyAws: false,
   },
   'v2-error-trn1-mpi': {
@@ -77,6 +77,17 @@ const cases: Record<string, { options: PyTorchOptions; id: string; onlyAws: bool
       distribution: torchDistributed,
     },
     id: 'E-TORCHRUN',
+    onlyAws: false,
+  },
+  'v2-error-mp-bad-pipeline': {
+    options: {
+      ...on2('ml.p4d.24xlarge', '1.13.1', 'py39'),
+      distribution: {
+        smdistributed: { modelparallel: { enabled: true, parameters: { partitions: 2, pipeline: 'zzz' } } },
+        mpi: { enabled: true, processes_per_host: 8 },
+      } as object,
+    },
+    id: 'E-MP-VALUE',
     onlyAws: false,
   },
 };
@@ -111,6 +122,10 @@ test.each(captured.map(({ name }) => name))(
     }
   },
 );
+
+test(`${Object.keys(cases).length} of ${captured.length} refusals of golden/refusals.json are compared`, () => {
+  expect(Object.keys(cases).sort()).toEqual(captured.map(({ name }) => name).sort());
+});
 
 const awsOnly = Object.entries(cases).filter(([, row]) => row.onlyAws);
 
