@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from trainyard_collective.flight_record import dump_on_signal
+from trainyard_collective.launcher import fill_environment
 
 NAMES = ("smddp", "trainyard")
 # How long a script that ends without destroy_process_group waits for
@@ -62,6 +63,7 @@ def create_delegate(options, timeout, pg_options):
 def register():
     """Registers `smddp` and `trainyard`; a second call changes nothing."""
     os.environ.setdefault("DDP_DISABLE_COMM_MEM", "0")
+    fill_environment()
     for name in NAMES:
         if name.upper() not in dist.Backend._plugins:
             # A list: a bare string would be read character by character.

@@ -10,6 +10,7 @@ import warnings
 import torch.distributed as _dist
 
 import trainyard_collective
+from trainyard_collective.launcher import find_launcher as _find_launcher
 
 trainyard_collective.register()
 
@@ -45,25 +46,9 @@ class group:
     WORLD = None
 
 
-# What launchers set for a rank, in the order in which they are believed.
-_LAUNCHERS = (
-    ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
-    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
-    ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
-)
-
-
-def _launcher():
-    for names in _LAUNCHERS:
-        if names[0] in os.environ and names[1] in os.environ:
-            return names
-    return None
-
-
 def is_available():
     """True if this process was started by a distributed launcher."""
-    return _launcher() is not None
+    return _find_launcher() is not None
 
 
 def init_process_group(*args, **kwargs):
@@ -75,7 +60,7 @@ def init_process_group(*args, **kwargs):
     _warn()
     if _dist.is_initialized():
         return
-    names = _launcher()
+    names = _find_launcher()
     if names is None:
         raise RuntimeError(
             "init_process_group: neither RANK and WORLD_SIZE nor the variables of mpirun or srun are set; start the "
@@ -101,7 +86,7 @@ def get_rank(group=group.WORLD):
 
 def get_local_rank():
     """The rank inside the host."""
-    names = _launcher()
+    names = _find_launcher()
     if names is None or names[2] not in os.environ:
         raise RuntimeError("get_local_rank: LOCAL_RANK is not set; start the script with torchrun or mpirun")
     return int(os.environ[names[2]])
