@@ -109,12 +109,14 @@ export interface HostPlan {
   endpointUrl: string;
   /** S3 endpoint for agent and scripts; equals `endpointUrl` for the embedded store. */
   s3EndpointUrl: string;
-  /** The agent's own access to the job's objects. */
+  /** The agent's own access to the job's objects; the same for all hosts of an attempt. */
   agentCredentials: AccessCredentials;
   /** What the script may use; null under network isolation. */
   scriptCredentials: AccessCredentials | null;
   networkIsolated: boolean;
   image: string;
+  /** False: a client took its default image, so nobody asked for the version in its tag. @default true */
+  imageChosen?: boolean;
   containerEntrypoint: string[] | null;
   containerArguments: string[] | null;
   /** Which AWS toolkit module the image runs: decides launcher precedence and exported variables. */

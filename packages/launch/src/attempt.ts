@@ -7,6 +7,8 @@ import type { HostFailure } from './host-failure.ts';
 import { asHostFailure } from './host-failure.ts';
 import type { InitClient } from './init-client.ts';
 import type { LogShipper } from './log-shipper.ts';
+import type { JobHosts, Peers } from './peers.ts';
+import { awaitedNotice } from './peers.ts';
 import type { Prepared } from './plan-launch.ts';
 import type { RunDeps } from './run-script.ts';
 import { launchRecord, MAIN, startScript, watchScript } from './run-script.ts';
@@ -18,6 +20,8 @@ export interface AttemptDeps {
   log: AgentLog;
   shipper: LogShipper;
   checkpoints: Checkpoints | null;
+  peers: Peers;
+  hosts: JobHosts;
   run: RunDeps;
   artifacts: ArtifactDeps;
   prepare: (signal: AbortSignal) => Promise<Prepared>;
@@ -130,6 +134,11 @@ async function upload(deps: AttemptDeps): Promise<void> {
   const checkpoints = wasStarted ? deps.checkpoints?.finish() : undefined;
   // A failure shows where it is awaited below; until then it must not count as unhandled.
   checkpoints?.catch(() => {});
+  const waited = new AbortController();
+  const waiting = wasStarted ? tellWhoIsAwaited(deps, waited.signal) : undefined;
+  await state.until((current) => current.upload !== null || current.finish || current.stop !== null);
+  waited.abort();
+  await waiting;
   await state.until((current) => current.upload !== null || current.finish);
   if (state.current.upload) {
     if (state.current.phase !== 'uploading') await state.enter('uploading');
@@ -140,6 +149,18 @@ async function upload(deps: AttemptDeps): Promise<void> {
   // Whoever sees the job end sees all of its lines.
   await shipper.drain();
   await state.enter('uploaded');
+}
+
+/** A script has ended on this host while others go on: the job's description says who waits for whom since when. */
+async function tellWhoIsAwaited(deps: AttemptDeps, signal: AbortSignal): Promise<void> {
+  const { state, peers, hosts, init } = deps;
+  const { launch, hasFailed, stop } = state.current;
+  if (launch?.role !== 'run' || hasFailed || stop) return;
+  peers.reset();
+  const notice = await awaitedNotice(peers, hosts, signal);
+  if (notice) await state.notice('awaits_hosts', notice);
+  // The questions are processes of this host.
+  if (peers.isAsking) await init.signal('*', 'KILL');
 }
 
 async function fail(failure: HostFailure, { state, init, log, shipper }: AttemptDeps): Promise<void> {

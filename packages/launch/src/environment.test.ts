@@ -52,6 +52,8 @@ function context(
     master: { address: 'algo-1', port: 7777 },
     layer: null,
     credentials: { accessKeyId: 'ID', secretAccessKey: 'SECRET', sessionToken: 'TOKEN', expiresAt: 0 },
+    collectiveSecret: 'secret of the attempt',
+    coresPerRank: null,
     isolated: true,
     egressEnvironment: {},
     initSocket: '/run/trainyard/init.sock',
@@ -75,7 +77,12 @@ describe('the script’s environment', () => {
   });
 
   it('has the job’s programs first, then the runtime’s, then the request’s or the host’s', () => {
-    const layer = { site: '/layer/site', bin: '/layer/bin', preloadable: true };
+    const layer = {
+      site: '/layer/site',
+      bin: '/layer/bin',
+      preloadable: true,
+      versions: new Map<string, string>(),
+    };
     expect(scriptEnvironment(context({ layer }, { PATH: '/own' })).PATH).toBe('/layer/bin:/r/bin:/own');
     expect(scriptEnvironment(context()).PATH).toBe('/r/bin:/usr/bin');
     expect(scriptEnvironment(context({ layer }, { PYTHONPATH: '/mine' })).PYTHONPATH).toBe(

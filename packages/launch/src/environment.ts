@@ -24,6 +24,8 @@ export interface EnvironmentContext {
   /** Site directory and programs of the job's own packages; null without. */
   layer: { site: string; bin: string; preloadable: boolean } | null;
   credentials: AccessCredentials | null;
+  /** The same on all hosts of an attempt and on no other. */
+  collectiveSecret: string | null;
   isolated: boolean;
   /** A rank's part of the machine that all hosts of the job share; null where a host has its machine to itself. */
   coresPerRank: number | null;
@@ -68,6 +70,43 @@ const credential = (name: string, member: 'accessKeyId' | 'secretAccessKey' | 's
   value: ({ credentials, plan }) =>
     'AWS_ACCESS_KEY_ID' in plan.environment ? undefined : credentials?.[member],
 });
+
+const TENSORFLOW = 'sagemaker_tensorflow_container.training:main';
+const MXNET = 'sagemaker_mxnet_container.training:main';
+
+const meetsByMaster = ({ plan }: EnvironmentContext): boolean =>
+  plan.frameworkModule !== TENSORFLOW && plan.frameworkModule !== MXNET;
+
+/** What `libs/collective` needs to know of the host that it runs in. */
+function collective(): Variable[] {
+  const variable = (
+    name: string,
+    reason: string,
+    value: (context: EnvironmentContext) => string | undefined,
+  ): Variable => ({
+    name: `TRAINYARD_COLLECTIVE_${name}`,
+    strength: 'default',
+    reason,
+    value: (context) => (meetsByMaster(context) ? value(context) : undefined),
+  });
+  return [
+    variable(
+      'SECRET',
+      'The backend smddp refuses processes that are not of this attempt of the job.',
+      ({ collectiveSecret }) => collectiveSecret ?? undefined,
+    ),
+    variable(
+      'HOST_ID',
+      'Hosts may share one machine but no memory; the name in messages of the backend smddp.',
+      ({ plan }) => plan.host,
+    ),
+    variable(
+      'INTERFACE',
+      'The backend smddp offers this interface to other hosts.',
+      ({ plan }) => plan.networkInterfaceName,
+    ),
+  ];
+}
 
 /** Every variable that the agent sets for the script, besides the launcher's own (`LAUNCHER_VARIABLES`). */
 export const VARIABLES: readonly Variable[] = [
@@ -202,28 +241,66 @@ export const VARIABLES: readonly Variable[] = [
   {
     name: 'MASTER_ADDR',
     strength: 'fixed',
-    reason: `${TOOLKIT}: the first host of the distribution.`,
-    value: ({ master }) => master.address,
+    reason: `${TOOLKIT}: the first host of the distribution. Not with TensorFlow and MXNet, which have their own.`,
+    value: (context) => (meetsByMaster(context) ? context.master.address : undefined),
   },
   {
     name: 'MASTER_PORT',
     strength: 'fixed',
     reason: `${TOOLKIT}: 7777; another one only where hosts share the machine’s network.`,
-    value: ({ master }) => String(master.port),
+    value: (context) => (meetsByMaster(context) ? String(context.master.port) : undefined),
   },
+  {
+    name: 'TF_CPP_MIN_LOG_LEVEL',
+    strength: 'default',
+    reason: 'As AWS’s TensorFlow toolkit sets it: no lines of information from C++.',
+    value: ({ plan }) => (plan.frameworkModule === TENSORFLOW ? '1' : undefined),
+  },
+  {
+    name: 'S3_REGION',
+    strength: 'default',
+    reason: 'As AWS’s TensorFlow toolkit sets it: region of the bucket of model_dir.',
+    value: ({ plan }) => (plan.frameworkModule === TENSORFLOW ? plan.region : undefined),
+  },
+  {
+    name: 'S3_USE_HTTPS',
+    strength: 'default',
+    reason: 'As AWS’s TensorFlow toolkit sets it; 0 where the object store speaks plain HTTP.',
+    value: ({ plan }) =>
+      plan.frameworkModule !== TENSORFLOW ? undefined : plan.s3EndpointUrl.startsWith('https:') ? '1' : '0',
+  },
+  {
+    name: 'S3_ENDPOINT',
+    strength: 'default',
+    reason: 'TensorFlow’s file system for s3:// reads the endpoint’s host and port from here.',
+    value: ({ plan }) => (plan.frameworkModule === TENSORFLOW ? new URL(plan.s3EndpointUrl).host : undefined),
+  },
+  {
+    name: 'DMLC_INTERFACE',
+    strength: 'default',
+    reason: 'As the platform sets it on AWS: MXNet’s processes offer the address of this interface.',
+    value: ({ plan }) => (plan.frameworkModule === MXNET ? plan.networkInterfaceName : undefined),
+  },
+  ...collective(),
   {
     name: 'NCCL_SOCKET_IFNAME',
     strength: 'default',
     reason: `${TOOLKIT}: the interface between the hosts.`,
-    value: ({ plan }) => plan.networkInterfaceName,
+    value: (context) => (meetsByMaster(context) ? context.plan.networkInterfaceName : undefined),
   },
   {
     name: 'NCCL_IB_DISABLE',
     strength: 'default',
     reason: `${TOOLKIT}; not set where InfiniBand devices were found.`,
-    value: ({ hardware }) => (hardware.fabric === 'infiniband' ? undefined : '1'),
+    value: (context) =>
+      meetsByMaster(context) && context.hardware.fabric !== 'infiniband' ? '1' : undefined,
   },
-  { name: 'NCCL_DEBUG', strength: 'default', reason: `${TOOLKIT}.`, value: () => 'WARN' },
+  {
+    name: 'NCCL_DEBUG',
+    strength: 'default',
+    reason: `${TOOLKIT}.`,
+    value: (context) => (meetsByMaster(context) ? 'WARN' : undefined),
+  },
   toolkit('CURRENT_HOST', 'this host’s name', ({ plan }) => plan.host),
   toolkit('SAGEMAKER_JOB_NAME', 'the job’s name', ({ parameters }) => parameters.jobName),
   toolkit('SAGEMAKER_REGION', 'the job’s region', ({ parameters }) => parameters.region),
@@ -388,12 +465,33 @@ export function masterOf(
   host: { isolated: boolean; hostAddresses: Readonly<Record<string, string>> },
 ): { address: string; port: number } {
   if (host.isolated) return { address: cluster.master, port: AWS_MASTER_PORT };
-  const address = host.hostAddresses[cluster.master] ?? '127.0.0.1';
-  const hash = Array.from(`${plan.jobName}/${plan.attempt}`).reduce(
+  return { address: host.hostAddresses[cluster.master] ?? '127.0.0.1', port: sharedPort(plan) };
+}
+
+/** The first of the job's own ports where hosts share the machine's network. */
+function sharedPort({ jobName, attempt }: Pick<AttemptPlan, 'jobName' | 'attempt'>): number {
+  const hash = Array.from(`${jobName}/${attempt}`).reduce(
     (sum, char) => (sum * 31 + char.charCodeAt(0)) >>> 0,
     7,
   );
-  return { address, port: SHARED_PORTS.first + (hash % SHARED_PORTS.count) };
+  return SHARED_PORTS.first + (hash % SHARED_PORTS.count);
+}
+
+const AWS_PORTS = [2222, 2223, 8000, 8890];
+
+/**
+ * The port of a host that stands for one of AWS's fixed ports. Where hosts share the machine's network each host has
+ * ports of its own: servers listen on all addresses, so that different addresses alone would not keep them apart.
+ */
+export function portOf(
+  plan: Pick<AttemptPlan, 'jobName' | 'attempt' | 'hosts'>,
+  isolated: boolean,
+  host: string,
+  port: number,
+): number {
+  if (isolated) return port;
+  const index = plan.hosts.indexOf(host) * AWS_PORTS.length + AWS_PORTS.indexOf(port);
+  return sharedPort(plan) + 1 + index;
 }
 
 /** Directory of the layer's interpreter-specific packages. */

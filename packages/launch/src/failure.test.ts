@@ -10,6 +10,9 @@ const TORCHRUN: LaunchRecord = {
   processesPerHost: 2,
   rankHosts: ['algo-1', 'algo-2'],
   mpiMajor: null,
+  companions: [],
+  peers: [],
+  follows: null,
 };
 
 const error = (exception: string, line = 5): string =>
@@ -22,6 +25,7 @@ function evidence(change: Partial<FailureEvidence>): FailureEvidence {
     host: 'algo-2',
     launch: TORCHRUN,
     end: { exitCode: 1, signal: null, endedAt: 9000 },
+    culprit: null,
     launcherErrors: '',
     ranks: [],
     codeDirectory: '/opt/ml/code',
@@ -173,4 +177,21 @@ test('ranks fill hosts in order', () => {
     'algo-2',
     null,
   ]);
+});
+
+test('a server that dies is the cause, whatever it or others say', () => {
+  const failure = findFailure(
+    evidence({
+      end: { exitCode: null, signal: 'SIGKILL', endedAt: 9000 },
+      culprit: 'parameter server on algo-2',
+      launcherErrors: 'some warning\n',
+    }),
+  );
+  expect(failure).toMatchObject({
+    host: 'algo-2',
+    rank: null,
+    signal: 'SIGKILL',
+    exception: 'The parameter server on algo-2 ended while the script needed it',
+    isConsequence: false,
+  });
 });

@@ -19,6 +19,9 @@ export interface FailureEvidence {
   host: string;
   launch: LaunchRecord;
   end: ProcessEnd;
+  /** A process beside the script whose end this is, such as `parameter server on algo-2`; null: the script's own. */
+  culprit: string | null;
+  /** Of the launcher, or of the culprit. */
   launcherErrors: string;
   /** Of launchers that give each rank files of its own. */
   ranks: readonly RankOutput[];
@@ -44,6 +47,7 @@ interface Candidate {
  * another rank's death; among those the one that the launcher saw first, then the one that wrote first.
  */
 export function findFailure(evidence: FailureEvidence): RankFailure | null {
+  if (evidence.culprit !== null) return culpritFailure(evidence, evidence.culprit);
   if (evidence.end.exitCode === 0) return null;
   const candidates = gather(evidence);
   const weight = ({ trace, end }: Candidate): number =>
@@ -51,6 +55,26 @@ export function findFailure(evidence: FailureEvidence): RankFailure | null {
   const first = candidates.toSorted((a, b) => weight(a) - weight(b) || a.at - b.at)[0]!;
   const same = candidates.filter(({ trace }) => trace !== null && trace.key === first.trace?.key);
   return describe(first, same, evidence);
+}
+
+/** A server that dies takes the scripts of all hosts with it: whatever they say then is its consequence. */
+function culpritFailure(evidence: FailureEvidence, culprit: string): RankFailure {
+  const { end, host, launcherErrors, codeDirectory, oomKills } = evidence;
+  const trace = readTrace(launcherErrors, codeDirectory);
+  return {
+    host,
+    rank: null,
+    localRank: null,
+    exitCode: end.exitCode,
+    signal: end.signal,
+    at: end.endedAt,
+    exception: `The ${culprit} ended${trace?.exception ? `: ${trace.exception}` : ' while the script needed it'}`,
+    location: null,
+    trace: trace?.lines ?? [],
+    sameTraceRanks: [],
+    isConsequence: false,
+    outOfMemory: end.signal === 'SIGKILL' && (oomKills ?? 0) > 0,
+  };
 }
 
 function gather(evidence: FailureEvidence): Candidate[] {

@@ -19,7 +19,12 @@ export class LogFiles {
 
   /** Output of the launcher. */
   launcher(stream: 'out' | 'err'): string {
-    return join(this.directory, `main.${stream}`);
+    return this.process('main', stream);
+  }
+
+  /** Output of a process that init started: the launcher `main`, or a server beside it. */
+  process(id: 'main' | 'ps' | 'scheduler' | 'server', stream: 'out' | 'err'): string {
+    return join(this.directory, `${id}.${stream}`);
   }
 
   rank(rank: number, stream: 'out' | 'err'): string {
@@ -47,7 +52,7 @@ export interface LogFileKind {
 /** What a file of the log directory holds; null for other files. */
 export function describeLogFile(name: string): LogFileKind | null {
   if (name === 'agent.jsonl') return { form: 'json', source: 'agent', rank: null };
-  const match = /^(?:(main|requirements)|ranks\/rank-(\d+))\.(out|err)$/.exec(name);
+  const match = /^(?:(main|requirements|ps|scheduler|server)|ranks\/rank-(\d+))\.(out|err)$/.exec(name);
   if (!match) return null;
   const source = match[3] === 'out' ? 'stdout' : 'stderr';
   if (match[2] !== undefined) return { form: 'plain', source, rank: Number(match[2]) };

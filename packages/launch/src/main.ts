@@ -3,7 +3,7 @@ import { crc32 } from 'node:zlib';
 import { createS3Client } from '@trainyard/api';
 import { AgentLog } from './agent-log.ts';
 import { runAttempt } from './attempt.ts';
-import { readBootstrap } from './bootstrap.ts';
+import { hostPrograms, readBootstrap } from './bootstrap.ts';
 import { Checkpoints } from './checkpoints.ts';
 import { receiveCommands, sendReports } from './commands.ts';
 import { AttemptOver, ControlChannel } from './control-channel.ts';
@@ -17,6 +17,7 @@ import { LogFiles } from './log-files.ts';
 import { LogShipper } from './log-shipper.ts';
 import { splitTagged } from './mpi-tags.ts';
 import { nodeHasher } from './node-hasher.ts';
+import { Peers } from './peers.ts';
 import { PlanSource } from './plan-source.ts';
 import { prepare } from './prepare.ts';
 import { StateStore } from './state.ts';
@@ -96,13 +97,30 @@ async function main(): Promise<void> {
         s3,
         log,
       });
+    const peers = new Peers(init, {
+      remoteShell: hostPrograms(bootstrap).remoteShell,
+      interpreter: plan.runtime.python,
+    });
     await runAttempt({
+      peers,
+      hosts: { own: plan.host, others: plan.hosts.filter((host) => host !== plan.host) },
       state,
       init,
       log,
       shipper,
       checkpoints,
-      run: { plan, initSocket: bootstrap.initSocket, layout, files, init, log, state, shipper, rankFailed },
+      run: {
+        plan,
+        initSocket: bootstrap.initSocket,
+        peers,
+        layout,
+        files,
+        init,
+        log,
+        state,
+        shipper,
+        rankFailed,
+      },
       artifacts: { plan, layout, s3, channel, state, log },
       prepare: (signal) =>
         prepare({

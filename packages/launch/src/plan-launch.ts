@@ -6,7 +6,7 @@ import { hostPrograms } from './bootstrap.ts';
 import type { Cluster } from './cluster.ts';
 import { readCluster } from './cluster.ts';
 import type { EnvironmentContext } from './environment.ts';
-import { masterOf, scriptEnvironment } from './environment.ts';
+import { masterOf, portOf, scriptEnvironment } from './environment.ts';
 import type { Hardware } from './hardware.ts';
 import { chooseLauncher, containerCommand, processesPerHost } from './launchers/choose.ts';
 import type { Launch, Launcher, MpiInstallation } from './launchers/launcher.ts';
@@ -37,10 +37,14 @@ export interface LaunchFacts {
   hardware: Hardware;
   torchVersion: string | null;
   credentials: AccessCredentials | null;
+  collectiveSecret: string | null;
   layer: PackageLayer | null;
   /** Null for a command of the job's own. */
   entry: { kind: EntryKind; program: string } | null;
   mpi: MpiInstallation | null;
+  hasLegacyKeras: boolean;
+  /** IP address of every host of the job, as far as names were looked up. */
+  addresses: Readonly<Record<string, string>>;
   rankLogDirectory: string;
 }
 
@@ -71,6 +75,7 @@ export function environmentContext(job: JobReading, facts: LaunchFacts): Environ
     master: masterOf(plan, job.cluster, bootstrap),
     layer,
     credentials: plan.networkIsolated ? null : credentials,
+    collectiveSecret: facts.collectiveSecret,
     isolated: bootstrap.isolated,
     coresPerRank: coresPerRank(job, facts),
     egressEnvironment: plan.networkIsolated ? {} : bootstrap.egressEnvironment,
@@ -104,6 +109,9 @@ export function planLaunch(job: JobReading, facts: LaunchFacts): Prepared {
     networkInterface: plan.networkInterfaceName,
     fabric: hardware.fabric,
     master: context.master,
+    reach: (host) => (bootstrap.isolated ? host : (bootstrap.hostAddresses[host] ?? '127.0.0.1')),
+    ipOf: (host) => bootstrap.hostAddresses[host] ?? facts.addresses[host] ?? host,
+    portOf: (host, port) => portOf(plan, bootstrap.isolated, host, port),
     isolated: bootstrap.isolated,
     codeDirectory: layout.of('code'),
     rankLogDirectory: facts.rankLogDirectory,
@@ -112,6 +120,7 @@ export function planLaunch(job: JobReading, facts: LaunchFacts): Prepared {
     interpreter: plan.runtime.python,
     remoteShell: programs.remoteShell,
     mpi,
+    hasLegacyKeras: facts.hasLegacyKeras,
     torchMajor: Number.parseInt(facts.torchVersion ?? '', 10) || null,
     containerCommand: containerCommand(plan, job.parameters),
     environmentNames: Object.keys(environment),

@@ -1,3 +1,4 @@
+import { createHmac } from 'node:crypto';
 import { join } from 'node:path';
 import type { AccessCredentials, Credentials, HostPlan, RegisterRequest } from '@trainyard/api';
 import { replaceFile } from './atomic-file.ts';
@@ -40,6 +41,17 @@ export class PlanSource {
   /** Null under network isolation. */
   async scriptCredentials(): Promise<AccessCredentials | null> {
     return (await this.#fresh((plan) => plan.scriptCredentials)).scriptCredentials;
+  }
+
+  /**
+   * A secret that all hosts of the attempt derive alike and nobody else can. It goes to the script, so it must not
+   * lead back to the key that it is made from.
+   */
+  async jobSecret(purpose: string): Promise<string> {
+    const { agentCredentials, jobName, attempt } = await this.#register();
+    return createHmac('sha256', agentCredentials.secretAccessKey)
+      .update(`trainyard ${purpose} ${jobName} ${attempt}`)
+      .digest('hex');
   }
 
   async #fresh(of: (plan: HostPlan) => AccessCredentials | null): Promise<HostPlan> {

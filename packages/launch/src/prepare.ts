@@ -11,10 +11,12 @@ import { prepareChannel } from './channels.ts';
 import type { Checkpoints } from './checkpoints.ts';
 import { findEntry, installables, prepareCode } from './code.ts';
 import { scriptEnvironment } from './environment.ts';
+import { frameworkVersion, hasLegacyKeras, requireFramework, versionNotice } from './frameworks.ts';
 import type { Hardware } from './hardware.ts';
 import { missingAccelerator } from './hardware.ts';
 import { HostFailure } from './host-failure.ts';
 import type { InitClient } from './init-client.ts';
+import { ignoredOptions } from './launchers/choose.ts';
 import type { MpiInstallation } from './launchers/launcher.ts';
 import { openMpiMajor } from './launchers/mpirun.ts';
 import type { Layout } from './layout.ts';
@@ -26,7 +28,7 @@ import { environmentContext, homeDirectory, planLaunch, readJob } from './plan-l
 import type { PlanSource } from './plan-source.ts';
 import { installRequirements } from './requirements.ts';
 import type { RuntimePackages } from './runtime-packages.ts';
-import { readRuntimePackages, versionNotice } from './runtime-packages.ts';
+import { readRuntimePackages } from './runtime-packages.ts';
 import type { StateStore } from './state.ts';
 
 export interface PrepareDeps {
@@ -58,33 +60,41 @@ export async function prepare(given: PrepareDeps): Promise<Prepared> {
   await Promise.all([writeLayout(plan, layout), ...folders.map((path) => mkdir(path, { recursive: true }))]);
 
   const job = readJob(plan);
-  const isMpi = job.launcher.name === 'mpirun' || job.launcher.name === 'smddp';
   const channels = Promise.all(plan.channels.map((channel) => prepareChannel(channel, deps)));
   const packages = readRuntimePackages(plan.runtime.python);
-  const facts = Promise.all([packages, plans.scriptCredentials()]).then(
-    ([{ torchVersion }, credentials]): LaunchFacts => ({
+  const facts = Promise.all([packages, plans.scriptCredentials(), plans.jobSecret('collective')]).then(
+    ([{ torchVersion }, credentials, collectiveSecret]): LaunchFacts => ({
       plan,
       bootstrap,
       layout,
       hardware,
       torchVersion,
       credentials,
+      collectiveSecret,
       layer: null,
       entry: null,
       mpi: null,
+      hasLegacyKeras: false,
+      addresses: {},
       rankLogDirectory: files.ranks,
     }),
   );
-  const [known, { entry, layer }, mpi] = await allOrAbort(failed, [
+  const [known, { entry, layer }, mpi, addresses, found] = await allOrAbort(failed, [
     facts,
     prepareScript(job, { channels, packages, facts }, deps),
-    isMpi ? packages.then((found) => findMpi(plan, found)) : null,
+    job.launcher.needsMpi ? packages.then((found) => findMpi(plan, found)) : null,
+    bootstrap.isolated ? awaitNames(plan.hosts, signal) : {},
+    packages,
     channels,
     deps.checkpoints?.restore(signal),
-    bootstrap.isolated ? awaitNames(plan.hosts, signal) : undefined,
-    packages.then(({ torchVersion }) => giveNotices(deps, torchVersion, job.cluster.groupHosts)),
   ]);
-  return planLaunch(job, { ...known, entry, layer, mpi });
+  const versions = new Map([...found.versions, ...(layer?.versions ?? [])]);
+  // A command of the job's own may need nothing of what the image promises.
+  if (job.launcher.name !== 'container') requireFramework(plan, versions);
+  const legacy = hasLegacyKeras(plan.frameworkModule, versions);
+  const prepared = planLaunch(job, { ...known, entry, layer, mpi, addresses, hasLegacyKeras: legacy });
+  await giveNotices(deps, job, prepared, found);
+  return prepared;
 }
 
 /** The first failure ends the others, and is thrown when they have ended: nothing goes on behind a report. */
@@ -164,14 +174,19 @@ async function findMpi(plan: AttemptPlan, packages: RuntimePackages): Promise<Mp
 const NAMES_TIMEOUT_MS = 15 * 60_000;
 const NAMES_MAX_PAUSE_MS = 30_000;
 
-/** Names of a cluster may come up late; AWS's toolkit waits as long. @throws HostFailure naming the host */
-async function awaitNames(hosts: readonly string[], signal: AbortSignal): Promise<void> {
+/**
+ * Names of a cluster may come up late; AWS's toolkit waits as long.
+ *
+ * @returns the address of each host
+ * @throws HostFailure naming the host
+ */
+async function awaitNames(hosts: readonly string[], signal: AbortSignal): Promise<Record<string, string>> {
   const started = performance.now();
-  await Promise.all(
+  const found = await Promise.all(
     hosts.map(async (host) => {
       for (let pause = 100; ; pause = Math.min(NAMES_MAX_PAUSE_MS, pause * 2)) {
         const found = await lookup(host).catch(() => null);
-        if (found) return;
+        if (found) return [host, found.address] as const;
         if (performance.now() - started > NAMES_TIMEOUT_MS) {
           throw new HostFailure(
             'InternalServerError',
@@ -182,20 +197,24 @@ async function awaitNames(hosts: readonly string[], signal: AbortSignal): Promis
       }
     }),
   );
+  return Object.fromEntries(found);
 }
 
 /** Once per job and group: on a machine of one's own all hosts look alike. */
 async function giveNotices(
   { plan, hardware, state }: PrepareDeps,
-  torchVersion: string | null,
-  groupHosts: readonly string[],
+  job: JobReading,
+  { launch }: Prepared,
+  { versions, torchVersion }: RuntimePackages,
 ): Promise<void> {
   if (state.resumed) return;
-  const accelerator = plan.host === groupHosts[0] ? missingAccelerator(plan.instanceType, hardware) : null;
-  const isFirst = plan.host === plan.hosts[0];
-  const version = isFirst && plan.frameworkModule !== null ? versionNotice(plan.image, torchVersion) : null;
-  await Promise.all([
-    accelerator && state.notice('missing_accelerator', accelerator),
-    version && state.notice('framework_version', version),
-  ]);
+  const isFirstOfGroup = plan.host === job.cluster.groupHosts[0];
+  const accelerator = isFirstOfGroup ? missingAccelerator(plan.instanceType, hardware) : null;
+  if (accelerator) await state.notice('missing_accelerator', accelerator);
+  if (plan.host !== plan.hosts[0]) return;
+  const version = versionNotice(plan, torchVersion ?? frameworkVersion(plan.frameworkModule, versions));
+  if (version) await state.notice('framework_version', version);
+  const ignored = ignoredOptions(plan, job.parameters, job.launcher);
+  if (ignored) await state.notice('ignored_distribution', ignored);
+  for (const { code, message } of launch.notices ?? []) await state.notice(code, message);
 }

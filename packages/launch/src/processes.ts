@@ -72,3 +72,31 @@ const OOM_SOURCES: readonly [path: string, pattern: RegExp][] = [
   ['/sys/fs/cgroup/memory/memory.oom_control', /^oom_kill (\d+)$/m],
   ['/proc/vmstat', /^oom_kill (\d+)$/m],
 ];
+
+/** `_SC_CLK_TCK`, 100 on every Linux that Node runs on. */
+const TICK_MS = 10;
+
+/**
+ * Processor time that a process and everything that descends from it have used so far, in milliseconds; of children
+ * that have ended only what their parents have waited for. Null where that cannot be read.
+ */
+export function processorTimeMs(pid: number): number | null {
+  let names: string[];
+  try {
+    names = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
+  } catch {
+    return null;
+  }
+  const family = new Map(names.map((name) => [name, parentOf(name)]));
+  const belongs = (name: string | undefined): boolean =>
+    name !== undefined && name !== '' && (name === String(pid) || belongs(family.get(name)));
+  const own = names.filter(belongs);
+  if (own.length === 0) return null;
+  return own.reduce((sum, name) => {
+    const fields = readProcess(name, 'stat')
+      .replace(/^.*\) /s, '')
+      .split(' ');
+    // utime, stime, cutime, cstime: fields 14 to 17, here without pid and name.
+    return sum + [11, 12, 13, 14].reduce((part, index) => part + Number(fields[index] ?? 0), 0) * TICK_MS;
+  }, 0);
+}

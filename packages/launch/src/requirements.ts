@@ -14,6 +14,8 @@ export interface PackageLayer {
   bin: string;
   /** False when it replaces packages that the fork server may have imported, or changes how Python starts. */
   preloadable: boolean;
+  /** What was installed: normalised name → version. */
+  versions: Map<string, string>;
 }
 
 export interface RequirementsDeps {
@@ -96,7 +98,7 @@ export async function installRequirements(
   const startsCode = (await readdir(layer.site)).some(
     (name) => name.endsWith('.pth') && name !== RUNTIME_PTH,
   );
-  return { ...layer, preloadable: !replaces && !startsCode };
+  return { ...layer, preloadable: !replaces && !startsCode, versions: installed };
 }
 
 const RUNTIME_PTH = '_trainyard_runtime.pth';

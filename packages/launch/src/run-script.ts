@@ -6,13 +6,17 @@ import { formatBytes } from './clock.ts';
 import { listArtifacts } from './artifacts.ts';
 import { findFailure, GLOO_EXIT_HINT } from './failure.ts';
 import { HostFailure } from './host-failure.ts';
-import type { InitClient, ProcessEnd } from './init-client.ts';
+import type { InitClient } from './init-client.ts';
 import { InitRefusal } from './init-client.ts';
 import { saysRankFailed } from './launcher-report.ts';
 import type { Layout } from './layout.ts';
 import type { LogFiles } from './log-files.ts';
 import type { LogShipper } from './log-shipper.ts';
+import type { Peers } from './peers.ts';
 import type { Prepared } from './plan-launch.ts';
+import type { HostEnd } from './company.ts';
+import { Company } from './company.ts';
+import { requireFreePorts } from './ports.ts';
 import { countOomKills } from './processes.ts';
 import type { LaunchRecord, StateStore } from './state.ts';
 import { endRanks, superviseStop } from './supervise.ts';
@@ -22,6 +26,7 @@ import type { AttemptPlan } from './plan.ts';
 export interface RunDeps {
   plan: AttemptPlan;
   initSocket: string;
+  peers: Pick<Peers, 'ended'>;
   layout: Layout;
   files: LogFiles;
   init: InitClient;
@@ -41,15 +46,25 @@ export const launchRecord = ({ launch, processesPerHost, mpi }: Prepared): Launc
   processesPerHost,
   rankHosts: launch.rankHosts,
   mpiMajor: mpi?.major ?? null,
+  companions: (launch.companions ?? []).map(({ id, title }) => ({ id, title })),
+  peers: launch.peers ?? [],
+  follows: launch.follows ?? null,
 });
 
 /** Starts the script; init keeps it whatever happens to this process. @throws HostFailure when it cannot be started */
 export async function startScript({ launch, environment }: Prepared, deps: RunDeps): Promise<void> {
   const { files, init, state, log } = deps;
+  await requireFreePorts(launch.ports ?? [], deps.plan.host);
   const oomKills = countOomKills();
+  const { cwd } = launch;
   try {
+    for (const { id, title, argv, env } of launch.companions ?? []) {
+      const output = { stdout: files.process(id, 'out'), stderr: files.process(id, 'err') };
+      await init.spawn({ id, argv, env: { ...environment, ...env }, cwd, ...output });
+      log.say(`Started the ${title}`);
+    }
     const output = { stdout: files.launcher('out'), stderr: files.launcher('err') };
-    await init.spawn({ id: MAIN, argv: launch.argv, env: environment, cwd: launch.cwd, ...output });
+    await init.spawn({ id: MAIN, argv: launch.argv, env: environment, cwd, ...output });
   } catch (error) {
     if (!(error instanceof InitRefusal)) throw error;
     throw new HostFailure(
@@ -85,7 +100,8 @@ export async function watchScript(deps: RunDeps): Promise<void> {
     // After a stop the launcher ends its ranks because we told it to.
     if (!state.current.stop) return endRanks({ init, initSocket, launch, signal: over.signal });
   });
-  const end = await Promise.race([init.wait(MAIN), rejected(supervised), rejected(firstFailure)]);
+  const company = new Company({ ...deps, host: plan.host, launch, signal: over.signal });
+  const end = await Promise.race([company.end(), rejected(supervised), rejected(firstFailure)]);
   over.abort();
   await init.signal('*', 'KILL');
   shipper.endOutput();
@@ -103,10 +119,10 @@ const rejected = (work: Promise<void>): Promise<never> =>
     work.catch(reject);
   });
 
-async function reportEnd(end: ProcessEnd, launch: LaunchRecord, deps: RunDeps): Promise<void> {
+async function reportEnd(end: HostEnd, launch: LaunchRecord, deps: RunDeps): Promise<void> {
   const { plan, layout, files, state, log } = deps;
   const [launcherErrors, ranks, failureFile, artifacts] = await Promise.all([
-    tailText(files.launcher('err')),
+    tailText(end.culprit ? files.process(end.culprit.id, 'err') : files.launcher('err')),
     rankErrors(files),
     headText(layout.of('failure'), FAILURE_REASON_MAX),
     listArtifacts(layout),
@@ -117,6 +133,7 @@ async function reportEnd(end: ProcessEnd, launch: LaunchRecord, deps: RunDeps): 
     host: plan.host,
     launch,
     end,
+    culprit: end.culprit?.title ?? null,
     launcherErrors,
     ranks,
     codeDirectory: layout.of('code'),
@@ -156,10 +173,11 @@ async function withFullDisk(failure: RankFailure, path: string): Promise<RankFai
   return { ...failure, exception };
 }
 
-function describeEnd(end: ProcessEnd, failure: RankFailure | null, isStopped: boolean): string {
+function describeEnd(end: HostEnd, failure: RankFailure | null, isStopped: boolean): string {
   if (end.exitCode === 0) return 'The script ended (exit code 0)';
   const how = end.signal ?? `exit code ${end.exitCode}`;
   if (isStopped || !failure) return `The script ended (${how})`;
+  if (end.culprit) return `The ${end.culprit.title} ended (${how})`;
   const who =
     failure.rank === null ? `The script on ${failure.host}` : `Rank ${failure.rank} on ${failure.host}`;
   const what = failure.exception ?? failure.trace.at(-1) ?? how;

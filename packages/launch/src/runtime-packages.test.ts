@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
-import { readRuntimePackages, torchVersionOf, versionNotice } from './runtime-packages.ts';
+import { readRuntimePackages, torchVersionOf } from './runtime-packages.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'trainyard-runtime-'));
 afterEach(() => rmSync(root, { recursive: true, force: true }));
@@ -42,19 +42,4 @@ test('an interpreter without packages has none', async () => {
     torchVersion: null,
   });
   expect(torchVersionOf('nothing')).toBeNull();
-});
-
-test.each([
-  ['x.dkr.ecr.us-west-2.amazonaws.com/pytorch-training:2.13.0-cpu-py312', '2.13.0+cpu', null],
-  ['pytorch-training:2.13-gpu-py312', '2.13.1+cu130', null],
-  [
-    'pytorch-training:2.3.0-gpu-py311',
-    '2.13.0+cpu',
-    'The image asks for PyTorch 2.3.0; this runtime has 2.13.0+cpu.',
-  ],
-  ['huggingface-pytorch-training:2.1.0-transformers4.36-gpu-py310', '2.1.0', null],
-  ['pytorch-training:2.3.0', null, 'The image asks for PyTorch 2.3.0, but the runtime has no torch package.'],
-  ['my-own:latest', '2.13.0', null],
-])('the image %s on torch %s', (image, version, expected) => {
-  expect(versionNotice(image, version)).toBe(expected);
 });

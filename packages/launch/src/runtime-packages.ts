@@ -56,18 +56,3 @@ export async function distributions(site: string): Promise<Map<string, string>> 
 export const normaliseName = (name: string): string => name.toLowerCase().replace(/[-_.]+/g, '-');
 
 const list = (path: string): Promise<string[]> => readdir(path).catch(() => []);
-
-/**
- * Sentence for the job's description when the image's tag names another framework version than the runtime has.
- * Compares as many parts as the tag gives: `2.13` fits `2.13.0+cpu`.
- */
-export function versionNotice(image: string, torchVersion: string | null): string | null {
-  const tag = /pytorch-training[^:]*:(\d+(?:\.\d+)*)/.exec(image)?.[1];
-  if (tag === undefined) return null;
-  if (torchVersion === null)
-    return `The image asks for PyTorch ${tag}, but the runtime has no torch package.`;
-  const have = torchVersion.split('+')[0]!.split('.');
-  const want = tag.split('.');
-  if (want.every((part, index) => have[index] === part)) return null;
-  return `The image asks for PyTorch ${tag}; this runtime has ${torchVersion}.`;
-}

@@ -16,6 +16,12 @@ export interface LaunchRecord {
   rankHosts: string[];
   /** Of the mpirun in use; null for other launchers. */
   mpiMajor: number | null;
+  /** Processes beside the script, as the init knows them. */
+  companions: { id: string; title: string }[];
+  /** Other hosts of the distribution whose scripts depend on the companions. */
+  peers: string[];
+  /** Host whose end is the end of this host's script; null: it ends by itself. */
+  follows: string | null;
 }
 
 export interface StopRecord {
@@ -43,6 +49,8 @@ export interface AttemptState {
   /** Kills by the out-of-memory killer before the script began. */
   oomKillsBefore: number | null;
   stop: StopRecord | null;
+  /** The script was ended because the host that it follows is done: a good end. */
+  endedWithLead: boolean;
   /** The script ended badly; nobody waits for its artifacts then. */
   hasFailed: boolean;
   upload: UploadCommand | null;
@@ -62,10 +70,20 @@ const fresh = (): AttemptState => ({
   startedAtMs: null,
   oomKillsBefore: null,
   stop: null,
+  endedWithLead: false,
   hasFailed: false,
   upload: null,
   uploaded: [],
   finish: false,
+});
+
+const NO_COMPANIONS: Partial<LaunchRecord> = { companions: [], peers: [], follows: null };
+
+/** An agent of an earlier version may have left less. */
+const complete = (found: AttemptState): AttemptState => ({
+  ...fresh(),
+  ...found,
+  launch: found.launch && { ...NO_COMPANIONS, ...found.launch },
 });
 
 /** Report without what the store adds. */
@@ -91,7 +109,7 @@ export class StateStore {
   private constructor(path: string, found: AttemptState | null) {
     this.#path = path;
     this.resumed = found !== null;
-    this.current = found ?? fresh();
+    this.current = found ? complete(found) : fresh();
   }
 
   static open(directory: string): StateStore {

@@ -83,6 +83,10 @@ const REASONS: Readonly<Record<StopRecord['reason'], string>> = {
 const TERMINATE: Readonly<Record<LaunchRecord['launcher'], (deps: SuperviseDeps) => Promise<void>>> = {
   single: ({ init }) => init.signal('main', 'TERM'),
   container: ({ init }) => init.signal('main', 'TERM'),
+  // Servers are left alone: the scripts save with them.
+  'tensorflow-servers': ({ init }) => init.signal('main', 'TERM'),
+  'multi-worker': ({ init }) => init.signal('main', 'TERM'),
+  'mxnet-servers': ({ init }) => init.signal('main', 'TERM'),
   // Passes it on, and waits as long as TORCH_ELASTIC_SHUTDOWN_TIMEOUT says.
   torchrun: ({ init }) => terminateProcess(init),
   mpirun: (deps) => terminateMpi(deps),

@@ -1,7 +1,7 @@
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ResourceConfigFile } from '@trainyard/api';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, test } from 'vitest';
 import { scriptArguments } from '../arguments.ts';
 import { readCluster } from '../cluster.ts';
 import type { EnvironmentContext } from '../environment.ts';
@@ -23,8 +23,13 @@ interface Launched {
 interface Golden {
   request: {
     TrainingJobName: string;
-    ResourceConfig: { InstanceType: string };
+    ResourceConfig: {
+      InstanceType?: string;
+      InstanceCount?: number;
+      InstanceGroups?: { InstanceGroupName: string; InstanceType: string; InstanceCount: number }[];
+    };
     HyperParameters: Record<string, string>;
+    InputDataConfig?: { ChannelName: string }[];
   };
   launched: Record<string, Launched | null>;
 }
@@ -35,18 +40,34 @@ const read = <T>(name: string): T => JSON.parse(readFileSync(join(import.meta.di
 const USER = { epochs: '3', lr: '0.1', name: '"abc"', flag: 'true', list: '[1, 2]' };
 
 const HOSTS = ['algo-1', 'algo-2'];
+const TENSORFLOW = 'sagemaker_tensorflow_container.training:main';
+const MXNET = 'sagemaker_mxnet_container.training:main';
+const PROGRAM = { sagemaker_program: '"train.py"' };
 
-function planOf(host: string, instanceType: string, hyperParameters: Record<string, string>): AttemptPlan {
+interface Group {
+  name: string;
+  instanceType: string;
+  hosts: string[];
+}
+
+function planOf(
+  host: string,
+  instanceGroups: readonly Group[],
+  hyperParameters: Record<string, string>,
+  channels: readonly string[] = ['training'],
+): AttemptPlan {
+  const hosts = instanceGroups.flatMap((group) => group.hosts);
+  const { name: groupName, instanceType } = instanceGroups.find((group) => group.hosts.includes(host))!;
   return {
     planVersion: 1,
     jobName: 'job',
     jobArn: 'arn:aws:sagemaker:us-west-2:123456789012:training-job/job',
     attempt: 1,
     host,
-    hosts: HOSTS,
+    hosts,
     instanceType,
-    groupName: 'homogeneousCluster',
-    instanceGroups: [{ name: 'homogeneousCluster', instanceType, hosts: HOSTS }],
+    groupName,
+    instanceGroups: [...instanceGroups],
     networkInterfaceName: 'eth0',
     region: 'us-west-2',
     accountId: '123456789012',
@@ -59,21 +80,19 @@ function planOf(host: string, instanceType: string, hyperParameters: Record<stri
     frameworkModule: 'sagemaker_pytorch_container.training:main',
     hyperParameters,
     environment: {},
-    channels: [
-      {
-        name: 'training',
-        source: {
-          kind: 's3',
-          dataType: 'S3Prefix',
-          uri: 's3://my-bucket/train',
-          distribution: 'FullyReplicated',
-        },
-        inputMode: 'File',
-        contentType: null,
-        compression: 'None',
-        recordWrapper: 'None',
+    channels: channels.map((name) => ({
+      name,
+      source: {
+        kind: 's3',
+        dataType: 'S3Prefix',
+        uri: 's3://my-bucket/train',
+        distribution: 'FullyReplicated',
       },
-    ],
+      inputMode: 'File',
+      contentType: null,
+      compression: 'None',
+      recordWrapper: 'None',
+    })),
     outputS3Uri: 's3://b/job/output/',
     outputCompression: 'GZIP',
     checkpoint: null,
@@ -84,13 +103,34 @@ function planOf(host: string, instanceType: string, hyperParameters: Record<stri
   };
 }
 
+const homogeneous = (instanceType: string, hosts = HOSTS): Group[] => [
+  { name: 'homogeneousCluster', instanceType, hosts },
+];
+
+/** The hosts that AWS gives a request: numbered through the groups in their order. */
+function groupsOf({ ResourceConfig: resources }: Golden['request']): Group[] {
+  if (!resources.InstanceGroups) {
+    const count = resources.InstanceCount!;
+    return homogeneous(resources.InstanceType!, hostNames(1, count));
+  }
+  let next = 1;
+  return resources.InstanceGroups.map((group) => {
+    const hosts = hostNames(next, group.InstanceCount);
+    next += group.InstanceCount;
+    return { name: group.InstanceGroupName, instanceType: group.InstanceType, hosts };
+  });
+}
+
+const hostNames = (first: number, count: number): string[] =>
+  Array.from({ length: count }, (_, index) => `algo-${first + index}`);
+
 /** The captures simulated AWS's hardware: eight GPUs or 32 Neuron cores, EFA on the instance types that have it. */
 function hardwareOf(instanceType: string): Hardware {
-  const isGpu = instanceType.startsWith('ml.p');
+  const isGpu = /^ml\.[pg]/.test(instanceType);
   const isNeuron = instanceType.startsWith('ml.trn');
   return {
     cpuCount: 2,
-    gpuCount: isGpu ? 8 : 0,
+    gpuCount: isGpu ? (instanceType === 'ml.g5.12xlarge' ? 4 : 8) : 0,
     neuronCoreCount: isNeuron ? 32 : 0,
     fabric: ['ml.p4d.24xlarge', 'ml.trn1.32xlarge'].includes(instanceType) ? 'efa' : 'tcp',
   };
@@ -109,6 +149,8 @@ function contextOf(plan: AttemptPlan): EnvironmentContext {
     arguments: scriptArguments(parameters.user),
     master: masterOf(plan, cluster, { isolated: true, hostAddresses: {} }),
     layer: null,
+    collectiveSecret: 'secret',
+    coresPerRank: null,
     credentials: { accessKeyId: 'A', secretAccessKey: 'S', sessionToken: 'T', expiresAt: 0 },
     isolated: true,
     egressEnvironment: {},
@@ -133,6 +175,10 @@ function launchOf(plan: AttemptPlan): { launch: Launch; environment: Record<stri
     networkInterface: plan.networkInterfaceName,
     fabric: hardware.fabric,
     master: context.master,
+    reach: (name) => name,
+    ipOf: (name) => `<ip of ${name}>`,
+    portOf: (_host, port) => port,
+    hasLegacyKeras: false,
     isolated: true,
     codeDirectory: '/opt/ml/code',
     rankLogDirectory: '/run/trainyard/state/logs/ranks',
@@ -176,7 +222,7 @@ describe('toolkit-env.json', () => {
 
   it.each(HOSTS)('on %s every variable, argument and the resource config equal AWS’s', (host) => {
     const { config, env, launched_argv, cwd } = golden[host]!;
-    const plan = planOf(host, 'ml.p4d.24xlarge', config['hyperparameters.json']);
+    const plan = planOf(host, homogeneous('ml.p4d.24xlarge'), config['hyperparameters.json']);
     expect(resourceConfig(plan)).toEqual(config['resourceconfig.json']);
     const { launch, environment } = launchOf(plan);
     expectVariables({ ...environment, ...launch.env }, env);
@@ -185,23 +231,21 @@ describe('toolkit-env.json', () => {
   });
 });
 
-const TORCHRUN = ['torch_distributed', 'smmodelparallel-v2-torch_distributed', 'trn1-torch_distributed'];
-const MPI = [
-  'mpi',
-  'cpu-mpi',
-  'pytorchddp',
-  'pytorchddp-custom-mpi-options',
-  'smdataparallel',
-  'smmodelparallel-v1-mpi',
-];
+/** Every capture of SDK v2 in which the toolkit was run; v3's drivers run in the host and start their ranks themselves. */
+const CAPTURES = readdirSync(import.meta.dirname).filter((name) => /^v2-.*\.json$/.test(name));
 
-describe.each(['none', ...TORCHRUN, ...MPI].map((name) => `v2-pytorch-${name}.json`))('%s', (file) => {
+test('all 17 captures of what the toolkit launched are here', () => {
+  expect(CAPTURES).toHaveLength(17);
+});
+
+describe.each(CAPTURES)('%s', (file) => {
   const golden = read<Golden>(file);
-  const type = golden.request.ResourceConfig.InstanceType;
+  const groups = groupsOf(golden.request);
+  const channels = golden.request.InputDataConfig?.map(({ ChannelName }) => ChannelName);
   const planFor = (host: string): AttemptPlan =>
-    planOf(host, type, { ...USER, ...golden.request.HyperParameters });
+    planOf(host, groups, { ...USER, ...golden.request.HyperParameters }, channels);
 
-  it.each(HOSTS)('on %s the command and the environment equal AWS’s', (host) => {
+  it.each(Object.keys(golden.launched))('on %s the command and the environment equal AWS’s', (host) => {
     const { launch, environment } = launchOf(planFor(host));
     const launched = golden.launched[host];
     if (!launched?.env_added) {
@@ -214,8 +258,9 @@ describe.each(['none', ...TORCHRUN, ...MPI].map((name) => `v2-pytorch-${name}.js
     expect(launch.cwd).toBe(launched.cwd);
     const words = launched.launched_argv.map(String);
     // The recorder of plain jobs was the script itself: it saw no interpreter.
-    const command = file.includes('none') ? `<python> ${words.join(' ')}` : words.join(' ');
-    expect(comparable(launch.command)).toEqual(comparable(command));
+    const isPlain = words[0] === 'train.py';
+    const command = isPlain ? `<python> ${words.join(' ')}` : words.join(' ');
+    expect(comparable(launch.command, golden)).toEqual(comparable(command, golden));
     // The script's arguments reach it whole: "[1, 2]" is one.
     const script = launched.launched_argv.slice(launched.launched_argv.indexOf('train.py'));
     expect(launch.argv.slice(-script.length)).toEqual(script);
@@ -224,12 +269,68 @@ describe.each(['none', ...TORCHRUN, ...MPI].map((name) => `v2-pytorch-${name}.js
   });
 });
 
+describe('toolkit-ps-config.json', () => {
+  type Configs = Record<string, Record<string, Record<string, unknown>>>;
+  const { sources: _, ...cases } = read<Record<string, Configs>>('toolkit-ps-config.json');
+  const launch = (
+    host: string,
+    count: number,
+    module: AttemptPlan['frameworkModule'],
+    flag: string,
+  ): Launch => {
+    const plan = planOf(host, homogeneous('ml.m5.large', hostNames(1, count)), {
+      [flag]: 'true',
+      ...PROGRAM,
+    });
+    return launchOf({ ...plan, frameworkModule: module }).launch;
+  };
+
+  describe.each(Object.entries(cases))('%s', (name, configs) => {
+    const count = Number.parseInt(name, 10);
+
+    it.each(hostNames(1, count))('TensorFlow’s TF_CONFIG on %s', (host) => {
+      const servers = launch(host, count, TENSORFLOW, 'sagemaker_parameter_server_enabled');
+      const golden = configs['tensorflow_parameter_server']![host] as {
+        training_process_TF_CONFIG: unknown;
+        ps_process: unknown;
+      };
+      const taskOf = (config: string): unknown => (JSON.parse(config) as { task: unknown }).task;
+      // On one host the toolkit never calls the function that was captured: it starts the script alone.
+      if (count === 1) expect(servers.env).not.toHaveProperty('TF_CONFIG');
+      else expect(JSON.parse(servers.env.TF_CONFIG!)).toEqual(golden.training_process_TF_CONFIG);
+      expect(servers.companions?.[0] ? taskOf(servers.companions[0].env.TF_CONFIG!) : null).toEqual(
+        golden.ps_process,
+      );
+      const mirrored = launch(host, count, TENSORFLOW, 'sagemaker_multi_worker_mirrored_strategy_enabled');
+      expect(JSON.parse(mirrored.env.TF_CONFIG!)).toEqual(configs['tensorflow_multi_worker_mirrored']![host]);
+    });
+
+    it.each(hostNames(1, count))('MXNet’s processes and their variables on %s', (host) => {
+      const { companions, env } = launch(host, count, MXNET, 'sagemaker_parameter_server_enabled');
+      const golden = configs['mxnet_parameter_server']![host] as {
+        processes: string[];
+        env: Record<string, Record<string, string>>;
+      };
+      expect([...companions!.map(({ id }) => id), 'worker']).toEqual(golden.processes);
+      for (const companion of companions!)
+        expect({ ...env, ...companion.env }).toMatchObject(golden.env[companion.id]!);
+      expect(env).toMatchObject(golden.env['worker']!);
+    });
+  });
+});
+
 /**
  * Leaves out what differs on purpose: the shim for gethostname (our hosts have names of their own), keys of the
  * capturing machine, and the order in which variables are named.
  */
-function comparable(command: string): unknown {
+function comparable(command: string, golden: Golden): unknown {
   const exported = [...command.matchAll(/ -x (\S+)/g)].map((match) => match[1]!);
-  const named = exported.filter((name) => !/^(LD_PRELOAD=|AWS_)/.test(name));
+  // AWS asks for EFA under SMDDP whatever the host has; without such a device libfabric would find no provider.
+  const hasEfa = groupsOf(golden.request).some(
+    ({ instanceType }) => hardwareOf(instanceType).fabric === 'efa',
+  );
+  const named = exported.filter(
+    (name) => !/^(LD_PRELOAD=|AWS_)/.test(name) && (hasEfa || name !== 'FI_PROVIDER=efa'),
+  );
   return { words: command.replace(/ -x \S+/g, ''), exported: named.toSorted() };
 }

@@ -2,7 +2,15 @@ import type { Cluster } from '../cluster.ts';
 import type { Fabric } from '../hardware.ts';
 import type { EntryKind, JobParameters } from '../parameters.ts';
 
-export type LauncherName = 'container' | 'single' | 'torchrun' | 'mpirun' | 'smddp';
+export type LauncherName =
+  | 'container'
+  | 'single'
+  | 'torchrun'
+  | 'mpirun'
+  | 'smddp'
+  | 'tensorflow-servers'
+  | 'multi-worker'
+  | 'mxnet-servers';
 
 /** Everything a launcher decides from. */
 export interface LaunchContext {
@@ -19,6 +27,12 @@ export interface LaunchContext {
   fabric: Fabric;
   /** Where ranks meet: a name under which every host can reach the first one. */
   master: { address: string; port: number };
+  /** A name or address under which every host reaches `host`. */
+  reach: (host: string) => string;
+  /** The IP address of `host`, for what takes no names. */
+  ipOf: (host: string) => string;
+  /** The port of `host` that stands for AWS's `port`: the same one, but where hosts share one network. */
+  portOf: (host: string, port: number) => number;
   /** False where hosts share one network: then ports must differ between jobs and are always given. */
   isolated: boolean;
   codeDirectory: string;
@@ -33,6 +47,8 @@ export interface LaunchContext {
   /** ssh-compatible. */
   remoteShell: string;
   mpi: MpiInstallation | null;
+  /** The runtime has Keras 2 (`tf-keras`) beside a TensorFlow whose own Keras is 3. */
+  hasLegacyKeras: boolean;
   torchMajor: number | null;
   /** The job's own command instead of a script. */
   containerCommand: string[] | null;
@@ -45,6 +61,24 @@ export interface MpiInstallation {
   major: number;
   /** Whether the runtime has the mpi4py package. */
   hasMpi4py: boolean;
+}
+
+/** A process beside the script that serves scripts of several hosts. */
+export interface Companion {
+  /** Also the name of its log files. */
+  id: 'ps' | 'scheduler' | 'server';
+  /** `parameter server on algo-2`. */
+  title: string;
+  argv: string[];
+  /** On top of the script's environment with the launcher's. */
+  env: Record<string, string>;
+}
+
+/** A port that a process of this host will listen on, known before it starts. */
+export interface ListeningPort {
+  port: number;
+  /** What will listen: `torchrun's store`. */
+  use: string;
 }
 
 /** What one host does for a job; a value that can be compared. */
@@ -60,11 +94,23 @@ export interface Launch {
   command: string;
   /** Hosts that have ranks, in rank order; empty when the launcher gives no ranks. */
   rankHosts: string[];
+  /** Started before the script, ended when the scripts of all {@link peers} have ended; none by default. */
+  companions?: Companion[];
+  /** Hosts whose scripts depend on this host's companions. */
+  peers?: string[];
+  /** This host's script may serve for ever: it is ended when that host's script is done and this one idle. */
+  follows?: string;
+  /** Looked at before the start, so that a taken port is named instead of guessed from a library's words. */
+  ports?: ListeningPort[];
+  /** Sentences for the job's description. */
+  notices?: { code: string; message: string }[];
 }
 
 /** One launcher. Pure: the same context gives the same launch, and nothing is started. */
 export interface Launcher {
   readonly name: LauncherName;
+  /** The runtime's Open MPI is looked for. */
+  readonly needsMpi?: boolean;
   /** @throws HostFailure when the job cannot be launched this way, with what to change */
   plan(context: LaunchContext): Launch;
 }
@@ -76,6 +122,17 @@ export const LAUNCHER_VARIABLES: Readonly<Record<string, string>> = {
   RDMAV_FORK_SAFE: 'EFA devices were found on this host: data loaders fork while RDMA memory is registered.',
   NCCL_PROTO: 'As AWS sets it for torchrun.',
   OMP_NUM_THREADS: 'What torchrun itself sets for several ranks of a host, without its banner.',
+  TF_CONFIG: 'As AWS’s TensorFlow toolkit sets it: who is master, worker and parameter server, and where.',
+  CUDA_VISIBLE_DEVICES: 'Accelerators are the script’s; a parameter server has none.',
+  DMLC_ROLE:
+    'As AWS’s MXNet toolkit sets it: this process works; scheduler and servers have roles of their own.',
+  DMLC_NUM_WORKER: 'As AWS’s MXNet toolkit sets it: one worker on each host.',
+  DMLC_NUM_SERVER: 'As AWS’s MXNet toolkit sets it: one server on each host.',
+  DMLC_PS_ROOT_URI: 'As AWS’s MXNet toolkit sets it: address of the scheduler, on the first host.',
+  DMLC_PS_ROOT_PORT: 'As AWS’s MXNet toolkit sets it: 8000, or the hyperparameter _ps_port.',
+  PS_VERBOSE: 'As AWS’s MXNet toolkit sets it: 0, or the hyperparameter _ps_verbose.',
+  TF_USE_LEGACY_KERAS:
+    'Keras 3 cannot fit under MultiWorkerMirrored or parameter servers; this runtime has Keras 2 beside it.',
   PYTHON_EXEC: 'torchrun starts ranks with this interpreter, which forks them from the preloaded server.',
   TRAINYARD_PRELOAD: 'A single process takes the preloaded interpreter only when it is ready at once.',
   TRAINYARD_RANK_LOGS:

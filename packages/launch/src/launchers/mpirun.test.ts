@@ -1,49 +1,8 @@
 import { describe, expect, it, test } from 'vitest';
-import type { LaunchContext } from './launcher.ts';
 import { customOptions, mpirun, openMpiMajor, smddp } from './mpirun.ts';
 import { single } from './single.ts';
+import { launchContext as context } from './test-context.ts';
 import { torchrun } from './torchrun.ts';
-
-function context(change: Partial<LaunchContext> = {}): LaunchContext {
-  return {
-    host: 'algo-1',
-    instanceType: 'ml.m5.large',
-    cluster: {
-      groupHosts: ['algo-1', 'algo-2'],
-      distributionGroups: ['homogeneousCluster'],
-      distributionHosts: ['algo-1', 'algo-2'],
-      master: 'algo-1',
-      isDistributed: true,
-    },
-    parameters: {
-      user: {},
-      framework: {},
-      program: 'train.py',
-      submitDirectory: null,
-      logLevel: 20,
-      jobName: 'j',
-      region: 'r',
-    },
-    entry: { kind: 'program', program: 'train.py' },
-    arguments: ['--text', 'a b'],
-    processesPerHost: 2,
-    networkInterface: 'eth0',
-    fabric: 'tcp',
-    master: { address: 'algo-1', port: 7777 },
-    isolated: true,
-    codeDirectory: '/opt/ml/code',
-    rankLogDirectory: '/logs',
-    stopGraceMs: 120_000,
-    python: 'tpy',
-    interpreter: 'python3',
-    remoteShell: 'trsh',
-    mpi: { major: 5, hasMpi4py: true },
-    torchMajor: 2,
-    containerCommand: null,
-    environmentNames: ['PATH', 'SM_HOSTS'],
-    ...change,
-  };
-}
 
 describe('mpirun', () => {
   it('of Open MPI 5 gets the double-dash options that it accepts', () => {

@@ -1,11 +1,13 @@
 import { HostFailure } from '../host-failure.ts';
 import { positiveInteger } from '../parameters.ts';
+import { waitForScript } from '../peers.ts';
 import type { Launch, LaunchContext, Launcher } from './launcher.ts';
 import { scriptCommand, scriptCommandText, words } from './launcher.ts';
 
 /** mpirun over all distribution hosts, started on the first; the others wait for its end. */
 export const mpirun: Launcher = {
   name: 'mpirun',
+  needsMpi: true,
   plan: (context) => planMpi(context, 'mpirun', mpiOptions, []),
 };
 
@@ -15,6 +17,7 @@ export const mpirun: Launcher = {
  */
 export const smddp: Launcher = {
   name: 'smddp',
+  needsMpi: true,
   plan: (context) =>
     planMpi(context, 'smddp', smddpOptions, ['/bin/sh', '-c', RANK_VARIABLES, 'trainyard-smddp']),
 };
@@ -38,7 +41,8 @@ function planMpi(
   const hosts = context.cluster.distributionHosts;
   const base = { launcher, cwd: context.codeDirectory, rankHosts: hosts } as const;
   if (context.host !== hosts[0]) {
-    const argv = waitForLead(context, hosts[0]!);
+    // As on AWS a waiting host ends well whatever became of the ranks: the lead host's end decides.
+    const argv = waitForScript(hosts[0]!, context);
     return { ...base, role: 'wait', argv, env: {}, command: `wait for mpirun on ${hosts[0]!}` };
   }
   if (!context.mpi) {
@@ -191,29 +195,6 @@ function environment(context: LaunchContext): Record<string, string> {
     OMPI_MCA_odls_base_sigkill_timeout: killAfter,
   };
 }
-
-/** Asks the lead host's init, over the remote shell, to say when the process `main` has ended. */
-const WAIT_PROGRAM = `
-import json, os, socket, time
-while True:
-    link = socket.socket(socket.AF_UNIX)
-    link.connect(os.environ["TRAINYARD_INIT_SOCKET"])
-    link.sendall(b'{"op":"wait","id":"main"}\\n')
-    if json.loads(link.makefile().readline() or "{}").get("ok"):
-        break
-    time.sleep(0.1)
-`;
-
-/**
- * As on AWS a waiting host ends well whatever became of the ranks: the lead host's end decides. The lead may end
- * this call together with everything else that its script left behind, so its exit code says nothing.
- */
-function waitForLead(context: LaunchContext, lead: string): string[] {
-  const remote = `exec ${quote(context.interpreter)} -I -S -c ${quote(WAIT_PROGRAM)}`;
-  return ['/bin/sh', '-c', '"$@"; exit 0', 'trainyard-wait', context.remoteShell, lead, remote];
-}
-
-const quote = (word: string): string => `'${word.replaceAll("'", `'\\''`)}'`;
 
 /** `mpirun (Open MPI) 5.0.11` → 5; null for another MPI. */
 export function openMpiMajor(versionText: string): number | null {

@@ -1,5 +1,5 @@
 import { HostFailure } from '../host-failure.ts';
-import type { LaunchContext, Launcher } from './launcher.ts';
+import type { LaunchContext, Launcher, ListeningPort } from './launcher.ts';
 import { words } from './launcher.ts';
 
 /**
@@ -31,9 +31,17 @@ export const torchrun: Launcher = {
       env: environment(context),
       command: ['torchrun', ...options, ...script].join(' '),
       rankHosts: cluster.distributionHosts,
+      ports: storePort(context),
     };
   },
 };
+
+/** Only the first host listens, and only at a port that was given. */
+function storePort(context: LaunchContext): ListeningPort[] {
+  const isGiven = rendezvous(context).length > 0;
+  const isFirst = context.host === context.cluster.distributionHosts[0];
+  return isGiven && isFirst ? [{ port: context.master.port, use: "torchrun's store" }] : [];
+}
 
 function rendezvous({ cluster, master, host, isolated }: LaunchContext): string[] {
   // A single host needs no address; where jobs share a network, torchrun's fixed default port would clash.
