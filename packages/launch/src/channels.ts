@@ -75,9 +75,12 @@ async function resolve(
     );
   }
   const sorted = all.toSorted((a, b) => Buffer.compare(Buffer.from(a.key), Buffer.from(b.key)));
-  const { host, hosts } = deps.plan;
+  const { host } = deps.plan;
+  const sharing = source.shardHosts ?? deps.plan.hosts;
   const mine =
-    source.distribution === 'ShardedByS3Key' ? shardOf(sorted, hosts.indexOf(host), hosts.length) : sorted;
+    source.distribution === 'ShardedByS3Key'
+      ? shardOf(sorted, sharing.indexOf(host), sharing.length)
+      : sorted;
   // Every object is checked on every host, so that all hosts refuse a channel together.
   const paths = filesOf(sorted, pathOf(sorted), where);
   const keys = new Set(mine.map(({ key }) => key));
