@@ -20,6 +20,7 @@ import type { JobPlan, PlannedUpload } from './job-plan.ts';
 import { placeInputs } from './local-inputs.ts';
 import type { Problem, ProblemList } from './problem.ts';
 import { buildRequest } from './request.ts';
+import { withHiddenSecrets } from './source/git-config.ts';
 import type { Session } from './session.ts';
 
 /** What one class of estimators adds to the common options. */
@@ -196,7 +197,12 @@ function planCode(
     uri = joinS3Uri(base, jobName, 'source', SOURCE_ARCHIVE);
     const { entryPoint, sourceDir = null, dependencies = [], gitConfig: git } = source;
     const selection = { entryPoint, sourceDir, dependencies };
-    uploads.push({ kind: 'source', ...parseS3Uri(uri), selection, ...(git && { git }) });
+    uploads.push({
+      kind: 'source',
+      ...parseS3Uri(uri),
+      selection,
+      ...(git && { git: withHiddenSecrets(git) }),
+    });
   }
   if (!options.enableNetworkIsolation) return { submitDirectory: uri, channels: [], uploads };
   // Without a network the launcher cannot fetch its code; it then comes as a channel.

@@ -41,7 +41,7 @@ export function checkGitConfig(config: GitConfig, problems: ProblemList): void {
 
 function checkAddress(repo: string, problems: ProblemList): void {
   const isWeb = /^https?:\/\//.test(repo);
-  const shown = withoutCredentials(repo);
+  const shown = addressOf({ repo });
   if (!isWeb && !/^(ssh:\/\/|git@)/.test(repo)) {
     refuse(
       'repo',
@@ -65,20 +65,39 @@ function checkAddress(repo: string, problems: ProblemList): void {
     );
 }
 
+/** A copy whose secrets are there to be read, but neither printed nor serialised: plans are shown to people. */
+export function withHiddenSecrets(config: GitConfig): GitConfig {
+  const copy = { ...config, repo: addressOf(config) };
+  for (const name of ['username', 'password', 'token'] as const) delete copy[name];
+  const { user, secret } = gitCredentials(config) ?? {};
+  const hidden = { enumerable: false };
+  return Object.defineProperties(copy, {
+    username: { ...hidden, value: user },
+    password: { ...hidden, value: secret },
+    // It was taken into account above, and must not forbid the password.
+    twoFactorEnabled: { ...hidden, value: undefined },
+  });
+}
+
 /** Which credentials go to the server; null for none, or for those of this machine's own git. */
 export function gitCredentials(config: GitConfig): { user: string; secret: string } | null {
-  const { token, username, password } = config;
-  if (!/^https?:\/\//.test(config.repo)) return null;
-  const isCodeCommit = config.repo.startsWith('https://git-codecommit');
+  const { token, username, password, repo } = config;
+  if (!/^https?:\/\//.test(repo)) return null;
+  const isCodeCommit = repo.startsWith('https://git-codecommit');
   // Servers that take a token as password take any user name with it.
   if (token !== undefined && !isCodeCommit) return { user: 'x-access-token', secret: token };
+  const [, user, secret] = /^https?:\/\/([^@/:]*)(?::([^@/]*))?@/.exec(repo) ?? [];
+  if (user !== undefined)
+    return secret === undefined
+      ? { user: 'x-access-token', secret: decodeURIComponent(user) }
+      : { user: decodeURIComponent(user), secret: decodeURIComponent(secret) };
   if (config.twoFactorEnabled && !isCodeCommit) return null;
   return username !== undefined && password !== undefined ? { user: username, secret: password } : null;
 }
 
-/** The address as it may be shown and logged. */
-export function withoutCredentials(repo: string): string {
-  return repo.replace(/^(https?:\/\/)[^@/]*@/, '$1…@');
+/** The address without credentials: those go another way. */
+export function addressOf({ repo }: GitConfig): string {
+  return repo.replace(/^(https?:\/\/)[^@/]*@/, '$1');
 }
 
 function warnOfUnused(config: GitConfig, problems: ProblemList): void {

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { InvalidOption } from '../errors.ts';
 import type { GitConfig } from './git-config.ts';
-import { gitCredentials, withoutCredentials } from './git-config.ts';
+import { addressOf, gitCredentials } from './git-config.ts';
 import type { SourceSelection } from './source-files.ts';
 
 const run = promisify(execFile);
@@ -41,7 +41,8 @@ function insideClone(
 }
 
 async function clone(config: GitConfig, directory: string): Promise<void> {
-  const { repo, branch, commit } = config;
+  const { branch, commit } = config;
+  const repo = addressOf(config);
   const branchOption = branch === undefined ? [] : ['--branch', branch];
   const depth = commit === undefined ? ['--depth', '1'] : [];
   await git(config, 'repo', ['clone', '--quiet', ...depth, ...branchOption, '--', repo, directory]);
@@ -62,7 +63,7 @@ async function git(config: GitConfig, field: keyof GitConfig, args: string[]): P
       {
         id: 'E-GIT',
         field: `gitConfig.${field}`,
-        value: field === 'repo' ? withoutCredentials(config.repo) : config[field],
+        value: field === 'repo' ? addressOf(config) : config[field],
         rule: isMissing ? 'Cloning needs git, and this machine has none.' : `git could not get it: ${said}`,
         nextStep: isMissing
           ? 'Install git, or clone the repository and use sourceDir.'
@@ -88,13 +89,12 @@ function environment(config: GitConfig): NodeJS.ProcessEnv {
   return {
     ...base,
     GIT_CONFIG_COUNT: String(count + 1),
-    [`GIT_CONFIG_KEY_${count}`]: `http.${new URL(config.repo).origin}/.extraHeader`,
+    [`GIT_CONFIG_KEY_${count}`]: `http.${new URL(addressOf(config)).origin}/.extraHeader`,
     [`GIT_CONFIG_VALUE_${count}`]: `Authorization: Basic ${basic}`,
   };
 }
 
-function withoutSecrets(text: string, { token, password }: GitConfig): string {
-  let shown = text.replace(/(https?:\/\/)[^@/\s]*@/g, '$1…@');
-  for (const secret of [token, password]) if (secret) shown = shown.replaceAll(secret, '…');
-  return shown;
+function withoutSecrets(text: string, config: GitConfig): string {
+  const { secret } = gitCredentials(config) ?? {};
+  return secret ? text.replaceAll(secret, '…') : text;
 }
