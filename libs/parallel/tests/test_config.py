@@ -76,7 +76,6 @@ def test_all_problems_come_in_one_message():
         ({"microbatches": True}, 1, "microbatches is True but must be an integer of at least 1"),
         ({"memory_weight": 1.5}, 1, "memory_weight is 1.5 but must be a number from 0 to 1"),
         ({"fp16": True, "bf16": True}, 1, "fp16 and bf16 are both True; choose one"),
-        ({"offload_activations": True}, 1, "offload_activations is True, which is not available yet"),
     ],
 )
 def test_what_v1_refuses(given, world, words):
@@ -89,8 +88,11 @@ def test_what_v1_refuses(given, world, words):
     [
         ({"tensor_parallel_degree": 3}, 4, "tensor_parallel_degree is 3 but must divide the 4 ranks"),
         ({"tensor_parallel_degree": 2, "hybrid_shard_degree": 4}, 4, "hybrid_shard_degree is 4 but must divide .* = 2"),
-        ({"context_parallel_degree": 2}, 2, "context_parallel_degree is 2, which is not available yet"),
-        ({"expert_parallel_degree": 2}, 2, "expert_parallel_degree is 2, which is not available yet"),
+        ({"context_parallel_degree": 3}, 4, "context_parallel_degree is 3 but must divide 4 ranks"),
+        ({"context_parallel_degree": 2, "hybrid_shard_degree": 1}, 4, "must divide hybrid_shard_degree 1"),
+        ({"expert_parallel_degree": 4}, 6, "expert_parallel_degree is 4 but must divide 6 ranks"),
+        ({"expert_parallel_degree": 2, "hybrid_shard_degree": 3}, 6, "2 but it or hybrid_shard_degree 3 must be a multiple"),
+        ({"expert_parallel_degree": 2, "tensor_parallel_degree": 2}, 4, "2 does not go with tensor_parallel_degree 2"),
         ({"microbatches": 2}, 1, "belongs to the other version"),
     ],
 )

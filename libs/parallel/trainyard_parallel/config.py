@@ -69,7 +69,7 @@ V1 = {
     "active_microbatches": count(None),
     "deterministic_server": flag(False),
     "tensor_parallel_degree": count(1),
-    "offload_activations": flag(False, (False,)),
+    "offload_activations": flag(False),
     "activation_loading_horizon": count(4),
     "shard_optimizer_state": flag(False),
     "prescaled_batch": flag(False),

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from trainyard_parallel import messages, placement, precision, shard, tensor
+from trainyard_parallel import checkpointing, messages, offload, placement, precision, shard, tensor
 from trainyard_parallel.chain import untouched
 from trainyard_parallel.errors import SMPRuntimeError, not_available
 from trainyard_parallel.pipeline import Pipeline
@@ -62,6 +62,8 @@ class DistributedModel(nn.Module):
         # Parameters that an earlier stage holds too.
         self.counted_elsewhere = set()
         self.stage_of, self.pipeline = {}, None
+        cfg = state.cfg
+        self.offloader = offload.Offloader(state.process.device, cfg.activation_loading_horizon) if cfg.offload_activations else None
         self._shared = []
         self._post_partition, self._post_step, self._pending = {}, {}, []
         self._microbatch_scale, self._in_step, self._ran_backward, self._passes = 1.0, False, False, 0
@@ -117,10 +119,13 @@ class DistributedModel(nn.Module):
     def run_step(self, owner, functions):
         """Runs the step function of every micro-batch, then reduces gradients."""
         self._ran_backward = False
+        if self.offloader is not None:
+            self.offloader.clear()
         if state.cfg.pipeline_parallel_degree == 1:
             self.sync_buffers()
             results = []
             for index, fn in enumerate(functions):
+                self.begin_task()
                 shard.before_microbatch(self, index == len(functions) - 1 and self._is_boundary(1))
                 results.append(fn())
         else:
@@ -134,6 +139,11 @@ class DistributedModel(nn.Module):
             hook(self, state.optimizer)
         self._post_step.clear()
         return results
+
+    def begin_task(self):
+        """What is kept for a backward from now on belongs to another micro-batch."""
+        if self.offloader is not None:
+            self.offloader.begin_task()
 
     def _is_boundary(self, ahead=0):
         return (self._passes + ahead) % self.backward_passes_per_step == 0
@@ -170,8 +180,9 @@ class DistributedModel(nn.Module):
             module_names = {module: name or "the model" for name, module in self.module.named_modules()}
             self.stage_of = placement.units(self.module, stages)
             stage, count = state.rank("pp"), cfg.pipeline_parallel_degree
+            units, names = checkpointing.fuse(self.module, self.stage_of, module_names)
             self.pipeline = Pipeline(
-                self.module, self.stage_of, module_names, stage, count, state.group("pp"), device, cfg
+                self.module, units, names, stage, count, state.group("pp"), device, cfg
             )
             _, plan = self.pipeline.plan_for(args, kwargs)
         finally:
@@ -196,6 +207,13 @@ class DistributedModel(nn.Module):
             state.optimizer.keep_local()
         for hook in list(self._post_partition.values()):
             hook(self, state.optimizer)
+
+    def plan_again(self):
+        """After the units of the pipeline have changed."""
+        module_names = {module: name or "the model" for name, module in self.module.named_modules()}
+        self.pipeline.stage_of, self.pipeline.names = checkpointing.fuse(self.module, self.stage_of, module_names)
+        self.pipeline.plans.clear()
+        self.pipeline.schedules.clear()
 
     def _keep_local(self, local, shared_names):
         """Parameters of other stages become meta tensors; one meta parameter stands for all its names."""

@@ -25,7 +25,7 @@ class DistributedOptimizer:
 
     def __init__(self, optimizer, static_loss_scale=1.0, dynamic_loss_scale=False, dynamic_loss_args=None):
         state.require_init()
-        if not state.cfg.fp16 and (static_loss_scale != 1.0 or dynamic_loss_scale):
+        if not state.cfg.fp16 and (static_loss_scale not in (None, 1.0) or dynamic_loss_scale):
             warnings.warn("loss scaling acts with fp16 only and is ignored", stacklevel=2)
             static_loss_scale, dynamic_loss_scale = 1.0, False
         self.scaler = precision.LossScale(static_loss_scale, dynamic_loss_scale, dynamic_loss_args)

@@ -72,7 +72,7 @@ class LossScale:
             raise ValueError(f"dynamic_loss_args has {sorted(unknown)}; known are {sorted(SCALE_DEFAULTS)}")
         self.options = {**SCALE_DEFAULTS, **(options or {})}
         self.dynamic = dynamic
-        self.scale = float(self.options["init_scale"] if dynamic else static)
+        self.scale = float(self.options["init_scale"] if dynamic else static or 1.0)
         self.allowance, self.steps, self.last_overflow = self.options["delayed_shift"], 0, -1
 
     def update(self, overflow):
