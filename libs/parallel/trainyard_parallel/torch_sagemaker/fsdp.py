@@ -6,7 +6,8 @@ refuses CPUs and does not know tensor-parallel groups.
 
 import torch
 import torch.distributed as dist
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.sagemaker.moe.moe_layer import Experts
 from torch.sagemaker.state_handler import state
 
 from trainyard_parallel.errors import SMPConfigError, SMPRuntimeError, not_available
@@ -37,7 +38,8 @@ def FullyShardedDataParallel(
 
     Shard groups are runs of data-parallel ranks (inside them, tensor-parallel ranks vary fastest); other ranks
     replicate. Modules that `auto_wrap_policy` names are gathered one by one. `sync_module_states` gives all ranks the
-    values of the first rank of their data-parallel group. Prefetch and id arguments are accepted: FSDP2 decides itself.
+    values of the first rank of their data-parallel group. Spread experts are gathered one block at a time, over the
+    ranks that hold the same ones. Prefetch and id arguments are accepted: FSDP2 decides itself.
     """
     if state.cfg is None:
         raise SMPRuntimeError("FSDP was made before tsm.init(); call tsm.init() first")
@@ -68,19 +70,29 @@ def FullyShardedDataParallel(
         "mp_policy": policy,
         "reshard_after_forward": getattr(sharding_strategy, "name", None) not in KEEP_GATHERED,
     }
+    for experts in spread_experts(module):
+        fully_shard(experts, **{**options, "mesh": state.expert_mesh["replicate", "shard"]})
     if auto_wrap_policy is not None:
         # Children before parents, as nested sharding needs.
         for child in reversed(list(module.modules())):
             elements = sum(parameter.numel() for parameter in child.parameters())
-            if child is not module and auto_wrap_policy(module=child, recurse=False, nonwrapped_numel=elements):
+            if child is not module and not isinstance(child, FSDPModule) and auto_wrap_policy(module=child, recurse=False, nonwrapped_numel=elements):
                 fully_shard(child, **options)
     return fully_shard(module, **options)
 
 
 def spread(module):
+    """Every rank gets the values of the first rank that holds the same part."""
+    own_experts = {parameter for experts in spread_experts(module) for parameter in experts.parameters()}
     with torch.no_grad():
         for tensor in [*module.parameters(), *module.buffers()]:
             local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+            mesh = state.expert_mesh if tensor in own_experts else state.mesh
             for axis in ("shard", "replicate"):
-                group = state.mesh.get_group(axis)
+                group = mesh.get_group(axis)
                 dist.broadcast(local, dist.get_global_rank(group, 0), group=group)
+
+
+def spread_experts(module):
+    """Modules whose weights differ between the ranks of an expert-parallel group."""
+    return [m for m in module.modules() if isinstance(m, Experts)] if state.expert_mesh is not None else []

@@ -37,7 +37,7 @@ class SagemakerState:
         self.cp_size, self.cp_rank, self.cp_process_group = 1, 0, None
         self.ep_rank, self.rep_rank_process_group, self.world_process_group = 0, None, None
         self.sm_activation_offloading = False
-        self.ranker, self.mesh = None, None
+        self.ranker, self.mesh, self.expert_mesh, self.ep_process_group = None, None, None, None
 
     @property
     def shard_size(self):
@@ -76,9 +76,31 @@ def init(config_or_path=None):
         mesh_dim_names=("replicate", "shard", "tp"),
     )
     state.tp_process_group = state.mesh.get_group("tp")
+    make_context_groups(own)
+    make_expert_mesh(own)
     state.rep_rank_process_group = state.mesh.get_group("replicate")
     state.world_process_group = dist.group.WORLD
     state.ranker = Ranker(own.size, state.tp_size, state.shard_size)
+
+
+def make_context_groups(own):
+    """Ranks that share sequences: runs of data-parallel ranks, so shard groups contain them."""
+    size = state.cfg.context_parallel_degree
+    state.cp_size, state.cp_rank = size, own.rank // state.tp_size % size
+    if size > 1:
+        ranks = torch.arange(own.size).reshape(-1, size, state.tp_size)
+        state.cp_process_group = DeviceMesh(own.device.type, ranks, mesh_dim_names=("data", "cp", "tp")).get_group("cp")
+
+
+def make_expert_mesh(own):
+    """Ranks between which experts are spread (`ep`, fastest) and those that shard or repeat the same experts."""
+    size = state.cfg.expert_parallel_degree
+    state.ep_rank = own.rank // state.tp_size % size
+    if size > 1:
+        shard = max(1, state.shard_size // size)
+        ranks = torch.arange(own.size).reshape(-1, shard, size)
+        state.expert_mesh = DeviceMesh(own.device.type, ranks, mesh_dim_names=("replicate", "shard", "ep"))
+        state.ep_process_group = state.expert_mesh.get_group("ep")
 
 
 def is_initialized():

@@ -8,7 +8,11 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.sagemaker.context_parallel.model import spread_sequences
+from torch.sagemaker.moe import moe_config
+from torch.sagemaker.moe.moe_layer import spread_experts
 from torch.sagemaker.state_handler import state
+from torch.sagemaker.tensor_parallel.transformer import mark
 
 from trainyard_parallel.errors import SMPConfigError, SMPRuntimeError, not_available
 
@@ -29,10 +33,19 @@ GPT_NEOX = {
     "gpt_neox.layers.*.mlp.dense_h_to_4h": "columns",
     "gpt_neox.layers.*.mlp.dense_4h_to_h": "rows",
     "gpt_neox.embed_in": "vocabulary",
+    # Its name in transformers before 5 is embed_out.
+    "lm_head": "logits",
     "embed_out": "logits",
 }
+# Experts are spread whole, see moe/moe_layer.py.
+MIXTRAL = {path: kind for path, kind in LLAMA.items() if ".mlp." not in path}
 # Class → how its layers are split.
-PLANS = {"LlamaForCausalLM": LLAMA, "MistralForCausalLM": LLAMA, "GPTNeoXForCausalLM": GPT_NEOX}
+PLANS = {
+    "LlamaForCausalLM": LLAMA,
+    "MistralForCausalLM": LLAMA,
+    "MixtralForCausalLM": MIXTRAL,
+    "GPTNeoXForCausalLM": GPT_NEOX,
+}
 MUST_DIVIDE = ("num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size")
 
 
@@ -48,25 +61,50 @@ def styles():
 def transform(
     model, device=None, dtype=None, config=None, load_state_dict_from_rank0=False, cp_comm_type="p2p"
 ):
-    """Splits the model's weights over the tensor-parallel group and returns the model; every rank must call it.
+    """Prepares a Hugging Face model for the degrees of the configuration and returns it; every rank must call it.
 
-    Weights are kept: each group uses those of its first rank, or all use rank 0's with `load_state_dict_from_rank0`.
-    Models: Llama, Mistral, GPT-NeoX (causal language models of transformers 5). Raises SMPConfigError where a size does
-    not divide by tensor_parallel_degree.
+    Tensor parallelism splits its weights, expert parallelism spreads its experts (`config`, a MoEConfig or dictionary,
+    says how they are routed), context parallelism makes it take parts of sequences (`cp_comm_type`: `p2p` or
+    `all_gather`). Weights are kept: each group uses those of its first rank, or all ranks use rank 0's with
+    `load_state_dict_from_rank0`, for which other ranks may hold a model on the meta device.
+    Models: Llama, Mistral, Mixtral, GPT-NeoX (causal language models of transformers 5); without tensor and context
+    parallelism any. Raises SMPConfigError where a size does not divide by its degree.
     """
     if state.cfg is None:
         raise SMPRuntimeError("tsm.transform was called before tsm.init(); call tsm.init() first")
-    if config is not None:
-        raise not_available("tsm.transform(config=…) (expert parallelism)", "call it without config")
-    if any(parameter.is_meta for parameter in model.parameters()):
-        raise not_available("tsm.transform of a model on the meta device", "create the model with weights")
-    model.to(device=device or state.mesh.device_type, dtype=dtype)
+    moe = moe_config.parse(config)
+    device = device or state.mesh.device_type
+    is_meta = any(parameter.is_meta for parameter in model.parameters())
     if load_state_dict_from_rank0:
+        if is_meta and state.rank == 0:
+            raise SMPRuntimeError("load_state_dict_from_rank0 needs rank 0's model with weights; it is on the meta device")
+        (model.to_empty(device=device) if is_meta else model.to(device)).to(dtype=dtype)
         with torch.no_grad():
             for tensor in [*model.parameters(), *model.buffers()]:
                 dist.broadcast(tensor, 0)
-    if state.tp_size == 1:
-        return model
+    else:
+        model.to(device="meta" if is_meta else device, dtype=dtype)
+    if state.cp_size > 1:
+        spread_sequences(model, cp_comm_type)
+    is_known = type(model).__name__ in PLANS
+    experts = spread_experts(model, moe) if moe.smp_moe and is_known and (config is not None or has_spread_experts()) else 0
+    if state.expert_parallel_degree > 1 and not experts:
+        raise SMPConfigError(
+            f"expert_parallel_degree is {state.expert_parallel_degree} but {type(model).__name__} has no experts that are "
+            "replaced; use MixtralForCausalLM with smp_moe true, or expert_parallel_degree 1"
+        )
+    if state.tp_size > 1:
+        split_weights(model)
+    if is_known:
+        mark(model)
+    return model
+
+
+def has_spread_experts():
+    return state.expert_parallel_degree > 1 or state.tp_size > 1
+
+
+def split_weights(model):
     name = type(model).__name__
     if name not in PLANS:
         raise not_available(f"tensor parallelism of {name}", f"models are {', '.join(PLANS)}")
@@ -79,8 +117,8 @@ def transform(
         raise SMPConfigError(f"{name}: {', '.join(wrong)}, which tensor_parallel_degree {state.tp_size} must divide")
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
     tied = inputs.weight is outputs.weight
-    kinds = styles()
-    parallelize_module(model, state.mesh["tp"], {path: kinds[kind] for path, kind in PLANS[name].items()})
+    kinds, top = styles(), {child for child, _ in model.named_children()}
+    plan = {path: kinds[kind] for path, kind in PLANS[name].items() if path.split(".")[0] in top}
+    parallelize_module(model, state.mesh["tp"], plan)
     if tied:
         outputs.weight = inputs.weight
-    return model

@@ -1,0 +1,1 @@
+"""Context parallelism: one sequence spread over ranks."""

@@ -1,0 +1,1 @@
+"""Mixture of experts: routing, and experts spread over ranks."""

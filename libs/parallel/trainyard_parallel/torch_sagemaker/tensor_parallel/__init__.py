@@ -1,0 +1,1 @@
+"""Class names that scripts use as wrap policies."""
