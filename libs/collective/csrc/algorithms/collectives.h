@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "csrc/common/reduce.h"
@@ -16,13 +18,20 @@ struct Operation {
   Wait& wait;
   Traffic traffic; // to other hosts; summed up by the algorithms
 
-  // A composed operation numbers its exchanges, so that ranks that differ in
-  // how far they are notice it.
-  Operation part(uint8_t step, uint64_t bytes) const {
+  // A composed operation numbers its parts and the slices in them, so that
+  // ranks that differ in how far they are notice it.
+  Operation part(uint8_t step, uint64_t bytes, size_t slice = 0) const {
     Operation other = *this;
-    other.descriptor.step = step;
+    other.descriptor.step = uint8_t(step + 4 * slice); // may wrap
     other.descriptor.bytes = bytes;
     other.traffic = Traffic();
+    return other;
+  }
+
+  // The descriptor of one of the batches of an operation over links.
+  Descriptor stage(size_t number) const {
+    Descriptor other = descriptor;
+    other.step = uint8_t(descriptor.step + number); // may wrap
     return other;
   }
 };
@@ -74,6 +83,62 @@ class Collectives {
 // [cut(p), cut(p + 1)).
 inline size_t cut(size_t count, size_t parts, size_t p) {
   return count / parts * p + std::min(p, count % parts);
+}
+
+// The cut of a vector of `count` elements into slices: as even as possible, but
+// so that every slice (but the last) can be cut evenly over `ranks` in whole
+// cache lines. Slice k is [sliceBegin(k), sliceBegin(k + 1)).
+inline size_t sliceBegin(
+    size_t count,
+    size_t elementSize,
+    size_t ranks,
+    size_t slices,
+    size_t k) {
+  const size_t unit = ranks * (64 / elementSize);
+  return k == slices ? count : cut(count / unit, slices, k) * unit;
+}
+
+// Copies one stream into another of the same size.
+inline void copyPieces(const Pieces& from, const Pieces& to) {
+  size_t offset = 0;
+  for (const auto& piece : from) {
+    size_t at = 0;
+    forRange(to, offset, piece.size, [&](char* data, size_t part) {
+      if (data != piece.data + at) {
+        memmove(data, piece.data + at, part);
+      }
+      at += part;
+    });
+    offset += piece.size;
+  }
+}
+
+// Slice k of the even cut of a stream of elements.
+inline Pieces sliceOf(
+    const Pieces& pieces,
+    size_t elementSize,
+    size_t slices,
+    size_t k) {
+  const size_t count = totalSize(pieces) / elementSize;
+  const size_t begin = cut(count, slices, k) * elementSize;
+  const size_t end = cut(count, slices, k + 1) * elementSize;
+  Pieces slice;
+  forRange(pieces, begin, end - begin, [&](char* data, size_t length) {
+    slice.push_back({data, length});
+  });
+  return slice;
+}
+
+inline std::vector<Pieces> slicesOf(
+    const std::vector<Pieces>& streams,
+    size_t elementSize,
+    size_t slices,
+    size_t k) {
+  std::vector<Pieces> parts;
+  for (const auto& pieces : streams) {
+    parts.push_back(sliceOf(pieces, elementSize, slices, k));
+  }
+  return parts;
 }
 
 } // namespace trainyard::collective

@@ -18,6 +18,17 @@ WorldSchedule Planner::world(const Topology& topology) const {
                                         : WorldSchedule::flat;
 }
 
+size_t Planner::slices(size_t bytes, size_t ranks) const {
+  // A slice's share for one rank should fill a few packets at least.
+  const size_t smallest = std::max(size_t(512) << 10, ranks * (64 << 10));
+  size_t slice = std::max(bytes / 8, smallest);
+  if (slice_ > 0) {
+    slice = slice_;
+  }
+  slice = std::min(slice, settings().sliceBytes);
+  return std::max((bytes + slice - 1) / slice, size_t(1));
+}
+
 void Planner::readOverrides(const std::string& text) {
   std::istringstream in(text);
   std::string entry;
@@ -33,6 +44,10 @@ void Planner::readOverrides(const std::string& text) {
       railOneShot_ = value;
     } else if (name == "smallhierarchy") {
       smallHierarchy_ = value;
+    } else if (name == "slice") {
+      slice_ = value;
+    } else if (name == "ring") {
+      ringFrom_ = value;
     } else if (name == "flat") {
       forceFlat_ = value != 0;
     } else {
@@ -40,7 +55,7 @@ void Planner::readOverrides(const std::string& text) {
           ErrorKind::invalid,
           "TRAINYARD_COLLECTIVE_PLAN has \"" + entry +
               "\" but knows only oneshot=BYTES, railoneshot=BYTES, "
-              "smallhierarchy=BYTES and flat=0|1");
+              "smallhierarchy=BYTES, slice=BYTES, ring=MEMBERS and flat=0|1");
     }
   }
 }

@@ -44,6 +44,13 @@ class Planner {
     return smallHierarchy_;
   }
 
+  // In how many slices an operation of `bytes` goes over links.
+  size_t slices(size_t bytes, size_t ranks) const;
+  // Whether `members` joined by links form a ring.
+  bool ring(size_t members) const {
+    return members >= ringFrom_;
+  }
+
   WorldSchedule world(const Topology& topology) const;
 
   void readOverrides(const std::string& text);
@@ -57,6 +64,8 @@ class Planner {
   size_t oneShot_ = 32 * 1024;
   size_t railOneShot_ = 16 * 1024;
   size_t smallHierarchy_ = 32 * 1024;
+  size_t ringFrom_ = 33;
+  size_t slice_ = 0;
   bool forceFlat_ = false;
 
   std::mutex mutex_;

@@ -57,15 +57,7 @@ class LoneCollectives : public Collectives {
               std::to_string(totalSize(from)) + " bytes but the output " +
               std::to_string(totalSize(to)) + "; make them equal");
     }
-    size_t offset = 0;
-    for (const auto& piece : from) {
-      size_t at = 0;
-      forRange(to, offset, piece.size, [&](char* data, size_t part) {
-        memmove(data, piece.data + at, part);
-        at += part;
-      });
-      offset += piece.size;
-    }
+    copyPieces(from, to);
   }
 };
 
@@ -129,50 +121,83 @@ void HierarchicalCollectives::allreduce(
   planner_.log(
       "world", op.descriptor.kind, bytes, "hierarchical, in parts",
       "few bytes matter");
-  std::vector<Pieces> parts(seats());
-  for (size_t seat = 0; seat < seats(); seat++) {
-    const size_t begin = cut(count, seats(), seat) * size;
-    parts[seat] = {
-        {buffer + begin, cut(count, seats(), seat + 1) * size - begin}};
-  }
-  const Pieces& mine = parts[size_t(group_.topology().seat)];
-  run(op, op.part(1, bytes), [&](Operation& p) {
-    p.reduction = first;
-    host_->reduceScatter(p, parts, mine);
-  });
+  const size_t slices = planner_.slices(bytes, size_t(members()));
+  auto partsOf = [&](size_t k) {
+    const size_t ranks = size_t(members());
+    const size_t begin = sliceBegin(count, size, ranks, slices, k);
+    const size_t length =
+        sliceBegin(count, size, ranks, slices, k + 1) - begin;
+    std::vector<Pieces> parts(seats());
+    for (size_t seat = 0; seat < seats(); seat++) {
+      const size_t first = cut(length, seats(), seat);
+      const size_t last = cut(length, seats(), seat + 1);
+      parts[seat] = {{buffer + (begin + first) * size, (last - first) * size}};
+    }
+    return parts;
+  };
   run(op, op.part(2, bytes), [&](Operation& p) {
     p.reduction = last;
-    rail_->allreduce(p, mine[0].data, mine[0].size / size);
+    rail_->allreduceSlices(
+        p, slices,
+        [&](size_t k) {
+          Operation inHost = op.part(1, bytes, k);
+          inHost.reduction = first;
+          const auto parts = partsOf(k);
+          host_->reduceScatter(inHost, parts, parts[seat()]);
+          return parts[seat()][0];
+        },
+        [&](size_t k) {
+          Operation inHost = op.part(3, bytes, k);
+          const auto parts = partsOf(k);
+          host_->allgather(inHost, parts[seat()], parts);
+        });
   });
-  run(op, op.part(3, bytes), [&](Operation& p) {
-    host_->allgather(p, mine, parts);
-  });
+}
+
+// What goes to or comes from the ranks, put together by seats: for every seat
+// what belongs to the ranks with this seat, host by host.
+std::vector<Pieces> HierarchicalCollectives::bySeat(
+    const std::vector<Pieces>& ofRanks) const {
+  std::vector<Pieces> local(seats());
+  for (size_t seat = 0; seat < seats(); seat++) {
+    for (size_t host = 0; host < hosts(); host++) {
+      const auto& pieces = ofRanks[rankAt(host, seat)];
+      local[seat].insert(local[seat].end(), pieces.begin(), pieces.end());
+    }
+  }
+  return local;
 }
 
 void HierarchicalCollectives::allgather(
     Operation& op,
     const Pieces& in,
     const std::vector<Pieces>& out) {
-  const size_t seat = size_t(group_.topology().seat);
+  const uint64_t bytes = op.descriptor.bytes;
   std::vector<Pieces> rail(hosts());
+  size_t total = 0;
   for (size_t host = 0; host < hosts(); host++) {
-    rail[host] = out[rankAt(host, seat)];
+    rail[host] = out[rankAt(host, seat())];
   }
-  run(op, op.part(1, op.descriptor.bytes), [&](Operation& p) {
-    rail_->allgather(p, in, rail);
-  });
+  for (const auto& pieces : out) {
+    total += totalSize(pieces);
+  }
   if (!host_) {
+    run(op, op.part(2, bytes), [&](Operation& p) {
+      rail_->allgather(p, in, rail);
+    });
     return;
   }
-  std::vector<Pieces> local(seats());
-  for (size_t other = 0; other < seats(); other++) {
-    for (size_t host = 0; host < hosts(); host++) {
-      const auto& pieces = out[rankAt(host, other)];
-      local[other].insert(local[other].end(), pieces.begin(), pieces.end());
-    }
-  }
-  run(op, op.part(2, op.descriptor.bytes), [&](Operation& p) {
-    host_->allgather(p, local[seat], local);
+  copyPieces(in, rail[size_t(group_.topology().host)]);
+  const size_t slices = planner_.slices(total, size_t(members()));
+  run(op, op.part(2, bytes), [&](Operation& p) {
+    rail_->allgatherSlices(
+        p, slices, [&](size_t k) { return sliceOf(in, 1, slices, k); },
+        [&](size_t k) { return slicesOf(rail, 1, slices, k); },
+        [&](size_t k) {
+          const auto local = bySeat(slicesOf(out, 1, slices, k));
+          Operation inHost = op.part(3, bytes, k);
+          host_->allgather(inHost, local[seat()], local);
+        });
   });
 }
 
@@ -184,42 +209,49 @@ void HierarchicalCollectives::reduceScatter(
   Reduction last = op.reduction;
   first.divisor = 1;
   last.factor = 1;
-  const size_t seat = size_t(group_.topology().seat);
-  std::vector<Pieces> rail(hosts());
+  const uint64_t bytes = op.descriptor.bytes;
+  const size_t size = sizeOf(op.reduction.type);
   if (!host_) {
+    std::vector<Pieces> rail(hosts());
     for (size_t host = 0; host < hosts(); host++) {
-      rail[host] = in[rankAt(host, seat)];
+      rail[host] = in[rankAt(host, seat())];
     }
-    run(op, op.part(2, op.descriptor.bytes), [&](Operation& p) {
+    run(op, op.part(2, bytes), [&](Operation& p) {
       rail_->reduceScatter(p, rail, out);
     });
     return;
   }
-  std::vector<Pieces> local(seats());
-  for (size_t other = 0; other < seats(); other++) {
-    for (size_t host = 0; host < hosts(); host++) {
-      const auto& pieces = in[rankAt(host, other)];
-      local[other].insert(local[other].end(), pieces.begin(), pieces.end());
-    }
+  size_t total = 0;
+  for (const auto& pieces : in) {
+    total += totalSize(pieces);
   }
-  const size_t bytes = totalSize(local[seat]);
-  if (scratch_.size() < bytes) {
-    scratch_ = std::vector<char>();
-    scratch_.resize(bytes);
-  }
-  run(op, op.part(1, op.descriptor.bytes), [&](Operation& p) {
-    p.reduction = first;
-    host_->reduceScatter(p, local, {{scratch_.data(), bytes}});
-  });
-  size_t offset = 0;
-  for (size_t host = 0; host < hosts(); host++) {
-    const size_t size = totalSize(in[rankAt(host, seat)]);
-    rail[host] = {{scratch_.data() + offset, size}};
-    offset += size;
-  }
-  run(op, op.part(2, op.descriptor.bytes), [&](Operation& p) {
+  const size_t slices = planner_.slices(total, size_t(members()));
+  scratch_.resize(rail_->inFlight());
+  run(op, op.part(2, bytes), [&](Operation& p) {
     p.reduction = last;
-    rail_->reduceScatter(p, rail, out);
+    rail_->reduceScatterSlices(
+        p, slices,
+        [&](size_t k) {
+          const auto parts = slicesOf(in, size, slices, k);
+          const auto local = bySeat(parts);
+          const size_t mine = totalSize(local[seat()]);
+          auto& sums = scratch_[k % scratch_.size()];
+          if (sums.size() < mine) {
+            sums = std::vector<char>(mine);
+          }
+          Operation inHost = op.part(1, bytes, k);
+          inHost.reduction = first;
+          host_->reduceScatter(inHost, local, {{sums.data(), mine}});
+          std::vector<Pieces> rail(hosts());
+          size_t offset = 0;
+          for (size_t host = 0; host < hosts(); host++) {
+            const size_t part = totalSize(parts[rankAt(host, seat())]);
+            rail[host] = {{sums.data() + offset, part}};
+            offset += part;
+          }
+          return rail;
+        },
+        [&](size_t k) { return sliceOf(out, size, slices, k); });
   });
 }
 
@@ -227,7 +259,6 @@ void HierarchicalCollectives::broadcast(
     Operation& op,
     int root,
     const Pieces& data) {
-  const Topology& topology = group_.topology();
   size_t rootHost = 0;
   size_t rootSeat = 0;
   for (size_t host = 0; host < hosts(); host++) {
@@ -239,37 +270,44 @@ void HierarchicalCollectives::broadcast(
     }
   }
   const uint64_t bytes = op.descriptor.bytes;
-  const bool atRootHost = topology.host == int(rootHost);
+  const bool atRootHost = group_.topology().host == int(rootHost);
   if (!host_) {
     run(op, op.part(2, bytes), [&](Operation& p) {
       rail_->broadcast(p, int(rootHost), data);
     });
     return;
   }
-  if (atRootHost) {
-    run(op, op.part(1, bytes), [&](Operation& p) {
-      host_->broadcast(p, int(rootSeat), data);
-    });
-  }
-  const size_t total = totalSize(data);
-  std::vector<Pieces> parts(seats());
-  for (size_t seat = 0; seat < seats(); seat++) {
-    const size_t begin = cut(total, seats(), seat);
-    forRange(
-        data, begin, cut(total, seats(), seat + 1) - begin,
-        [&](char* part, size_t size) { parts[seat].push_back({part, size}); });
-  }
-  const Pieces& mine = parts[size_t(topology.seat)];
+  const size_t slices = planner_.slices(totalSize(data), size_t(members()));
+  auto partsOf = [&](size_t k) {
+    const Pieces slice = sliceOf(data, 1, slices, k);
+    std::vector<Pieces> parts;
+    for (size_t seat = 0; seat < seats(); seat++) {
+      parts.push_back(sliceOf(slice, 1, seats(), seat));
+    }
+    return parts;
+  };
   run(op, op.part(2, bytes), [&](Operation& p) {
-    rail_->broadcast(p, int(rootHost), mine);
+    rail_->broadcastSlices(
+        p, int(rootHost), slices,
+        [&](size_t k) {
+          if (atRootHost) {
+            Operation inHost = op.part(1, bytes, k);
+            host_->broadcast(
+                inHost, int(rootSeat), sliceOf(data, 1, slices, k));
+          }
+          return partsOf(k)[seat()];
+        },
+        [&](size_t k) {
+          if (!atRootHost) {
+            Operation inHost = op.part(3, bytes, k);
+            const auto parts = partsOf(k);
+            host_->allgather(inHost, parts[seat()], parts);
+          }
+        });
   });
   if (atRootHost) {
     // Nothing more to do, but all members leave together.
     run(op, op.part(4, bytes), [&](Operation& p) { host_->barrier(p); });
-  } else {
-    run(op, op.part(3, bytes), [&](Operation& p) {
-      host_->allgather(p, mine, parts);
-    });
   }
 }
 
@@ -298,21 +336,11 @@ void HierarchicalCollectives::alltoall(
             std::to_string(totalSize(out[rankAt(host, 0)])) +
             "; make the split sizes of both agree");
   } else {
-    const auto& from = in[rankAt(host, 0)];
-    size_t offset = 0;
-    for (const auto& piece : from) {
-      size_t at = 0;
-      forRange(
-          out[rankAt(host, 0)], offset, piece.size,
-          [&](char* data, size_t part) {
-            memmove(data, piece.data + at, part);
-            at += part;
-          });
-      offset += piece.size;
-    }
+    copyPieces(in[rankAt(host, 0)], out[rankAt(host, 0)]);
   }
   Operation part = op.part(2, op.descriptor.bytes);
-  Exchange exchange(group_, part.descriptor, op.wait);
+  Exchange exchange(group_, op.wait);
+  exchange.begin(part.descriptor);
   const int n = members();
   for (int step = 1; step < n; step++) {
     const int from = (member() + n - step) % n;
@@ -326,7 +354,7 @@ void HierarchicalCollectives::alltoall(
       exchange.send(to, in[size_t(to)]);
     }
   }
-  exchange.run();
+  exchange.finishAll();
   op.traffic.payloadBytes += exchange.traffic().payloadBytes;
   op.traffic.messages += exchange.traffic().messages;
 }

@@ -62,6 +62,9 @@ class HierarchicalCollectives : public Collectives {
   size_t seats() const {
     return size_t(group_.topology().localSize());
   }
+  size_t seat() const {
+    return size_t(group_.topology().seat);
+  }
   size_t rankAt(size_t host, size_t seat) const {
     return size_t(group_.topology().hosts[host][seat]);
   }
@@ -73,11 +76,13 @@ class HierarchicalCollectives : public Collectives {
     op.traffic.messages += part.traffic.messages;
   }
 
+  std::vector<Pieces> bySeat(const std::vector<Pieces>& ofRanks) const;
+
   Group& group_;
   Planner& planner_;
   std::unique_ptr<HostCollectives> host_; // null with one seat per host
   std::unique_ptr<LinkCollectives> rail_;
-  std::vector<char> scratch_;
+  std::vector<std::vector<char>> scratch_; // of slices on their way
 };
 
 // The collectives that fit the group's topology.

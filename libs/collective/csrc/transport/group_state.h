@@ -73,6 +73,7 @@ class GroupState {
 class Wait {
  public:
   static constexpr int kSliceMs = 50;
+  static constexpr int kBackgroundUs = 300; // between looks at the background
 
   // `operation` must be a literal; the number is part of its name if not 0.
   Wait(
@@ -95,6 +96,17 @@ class Wait {
     if (deadline_.passed()) {
       expire(describe());
     }
+  }
+
+  // Something that must go on while this rank waits for others: with it set,
+  // waits are cut into much shorter sleeps. Returns true while there is
+  // anything to do.
+  using Background = std::function<bool()>;
+  void setBackground(Background fn) {
+    background_ = std::move(fn);
+  }
+  bool runBackground() {
+    return background_ && background_();
   }
 
   // Fails the group because a rank that is still needed has left it.
@@ -122,6 +134,7 @@ class Wait {
   Deadline deadline_;
   const char* operation_;
   uint64_t number_;
+  Background background_;
 };
 
 } // namespace trainyard::collective

@@ -46,7 +46,7 @@ const Settings& settings() {
     s.sendWindow =
         int(number("TRAINYARD_COLLECTIVE_SEND_WINDOW", 4, 1, 4096));
     s.sliceBytes = size_t(number(
-        "TRAINYARD_COLLECTIVE_SLICE_BYTES", 32 << 20, 1 << 16,
+        "TRAINYARD_COLLECTIVE_SLICE_BYTES", 4 << 20, 1 << 16,
         int64_t(1) << 32));
     s.closeLimitMs =
         1000 * number("TRAINYARD_COLLECTIVE_CLOSE_SECONDS", 10, 0, 86400);

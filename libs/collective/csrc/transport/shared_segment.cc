@@ -176,7 +176,9 @@ void SharedSegment::waitUntil(int seat, uint32_t value, Wait& wait) {
     if (int32_t(now - value) >= 0) {
       return;
     }
-    const timespec slice = {0, Wait::kSliceMs * 1000000L};
+    const bool busy = wait.runBackground();
+    const timespec slice = {
+        0, busy ? Wait::kBackgroundUs * 1000L : Wait::kSliceMs * 1000000L};
     syscall(
         SYS_futex, reinterpret_cast<uint32_t*>(&peer.clock), FUTEX_WAIT, now,
         &slice, nullptr, 0);
