@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from trainyard_parallel.errors import SMPUnsupportedPlacement
-from trainyard_parallel.handle import Handle, map_leaves, to_meta, unwrap, wrap
+from trainyard_parallel.handle import SIMPLE, Handle, map_leaves, to_meta, unwrap, wrap
 from trainyard_parallel.private import tree_flatten, tree_unflatten
 
 
@@ -71,17 +71,17 @@ class Run:
         self.handles.append(handle)
         return len(self.handles) - 1, self.stage
 
-    def use(self, leaves):
+    def use(self, *structures):
         pass
 
-    def account(self, func, operands, result):
+    def account(self, func, args, result):
         pass
 
     # Whether operations without values are looked up in a plan.
     is_planned = False
 
-    def did(self, leaves, result):
-        """Composite code has called an operation on `leaves`."""
+    def did(self, handles, result):
+        """Composite code has called an operation whose arguments contain `handles`."""
 
 
 class CostTrace(Run):
@@ -94,10 +94,10 @@ class CostTrace(Run):
         self.inside = 1
         self.stack, self.order, self.activations, self.operations = [], {}, {}, {}
 
-    def account(self, func, operands, result):
+    def account(self, func, args, result):
         outputs = [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, torch.Tensor)]
         elements = sum(out.numel() for out in outputs)
-        inputs = [leaf for leaf in operands if isinstance(leaf, torch.Tensor)]
+        inputs = [leaf for leaf in tree_flatten(args)[0] if isinstance(leaf, torch.Tensor)]
         operations = 2 * elements * inputs[0].shape[-1] if func in self.MULTIPLY and inputs[0].dim() else elements
         for module in self.stack:
             self.activations[module] += sum(out.numel() * out.element_size() for out in outputs)
@@ -155,10 +155,10 @@ class Plan(Run):
         # a plain value.
         self.operations = []
 
-    def did(self, leaves, result):
+    def did(self, handles, result):
         if self.inside:
             return
-        operands = {id(leaf): index for index, leaf in enumerate(leaves) if isinstance(leaf, Handle)}
+        operands = {id(handle): index for index, handle in enumerate(handles)}
         given, spec = tree_flatten(result)
         self.operations.append(
             (
@@ -172,10 +172,10 @@ class Plan(Run):
             )
         )
 
-    def use(self, leaves):
+    def use(self, *structures):
         if self.inside:
             return
-        for leaf in leaves:
+        for leaf in tree_flatten(structures)[0]:
             if isinstance(leaf, Handle):
                 self.last_use[leaf.number] = self.stage
             elif isinstance(leaf, nn.Parameter):
@@ -191,7 +191,7 @@ class Plan(Run):
                 f"{self.names[unit]} on stage {self.stage} or later, or let auto_partition choose"
             )
         self.stage = stage
-        self.use(tree_flatten((args, kwargs))[0])
+        self.use(args, kwargs)
         for parameter in unit.parameters():
             self.parameter_stages.setdefault(parameter, set()).add(stage)
         self.inside += 1
@@ -215,7 +215,7 @@ def make_plan(model, stage_of, names, stages, args, kwargs, device):
     plan = Plan(device, stage_of, names, stages)
     with untouched(model), instrument(list(stage_of), plan), torch.enable_grad():
         result = model(*args, **kwargs)
-    plan.use(tree_flatten(result)[0])
+    plan.use(result)
     missing = sorted(set(range(stages)) - {stage for _, stage in plan.calls})
     if missing:
         raise SMPUnsupportedPlacement(
@@ -242,19 +242,19 @@ class Pass(Run):
 
     is_planned = True
 
-    def did(self, leaves, result):
+    def did(self, handles, result):
         self.operation += 1
 
-    def planned(self, leaves):
+    def planned(self, handles):
         """The result of the next operation, without values."""
         given, spec = self.plan.operations[self.operation]
         self.operation += 1
-        return tree_unflatten([self.again(leaf, leaves) for leaf in given], spec)
+        return tree_unflatten([self.again(leaf, handles) for leaf in given], spec)
 
-    def again(self, leaf, leaves):
+    def again(self, leaf, handles):
         if isinstance(leaf, New):
             return Handle(self, self.plan.handles[leaf.number].meta)
-        return leaves[leaf.index] if isinstance(leaf, Operand) else leaf
+        return handles[leaf.index] if isinstance(leaf, Operand) else leaf
 
     def __call__(self, unit, forward, args, kwargs):
         stage = self.plan.stage_of[unit]

@@ -13,7 +13,7 @@ later runs look up what an operation gave there.
 
 import torch
 
-from trainyard_parallel.private import make_wrapper, tree_flatten, tree_map, tree_unflatten, without_handles
+from trainyard_parallel.private import make_wrapper, tree_map, without_handles
 
 SIMPLE = frozenset((int, float, bool, str, type(None), torch.dtype, torch.device))
 
@@ -23,39 +23,48 @@ DEVICE = torch.Tensor.device.__get__
 class Handle(torch.Tensor):
     @staticmethod
     def __new__(cls, run, meta, value=None):
-        return make_wrapper(cls, meta.shape, dtype=meta.dtype, device=run.device)
+        like = meta if value is None else value
+        return make_wrapper(cls, like.shape, dtype=like.dtype, device=run.device)
 
     def __init__(self, run, meta, value=None):
-        self.run, self.meta, self.value = run, meta, value
+        self.run, self._meta, self.value = run, meta, value
         self.number, self.stage = run.number(self)
+
+    @property
+    def meta(self):
+        with without_handles():
+            if self._meta is None:
+                self._meta = to_meta(self.value)
+            return self._meta
+
+    @meta.setter
+    def meta(self, meta):
+        self._meta = meta
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
         with without_handles():
-            leaves, spec = tree_flatten((args, kwargs or {}))
-            handles = [leaf for leaf in leaves if isinstance(leaf, Handle)]
+            handles = []
+            map_leaves(lambda leaf: handles.append(leaf) if isinstance(leaf, Handle) else None, (args, kwargs or {}))
             run = handles[0].run
             if func == DEVICE:
                 return run.device
             has_values = all(handle.value is not None for handle in handles)
             if not has_values and run.is_planned:
-                return run.planned(leaves)
-            run.use(leaves)
-            operands = [leaf.value if has_values and isinstance(leaf, Handle) else leaf for leaf in leaves]
-            if not has_values:
-                operands = [to_meta(leaf) for leaf in leaves]
-            own_args, own_kwargs = tree_unflatten(operands, spec)
-            result = func(*own_args, **own_kwargs)
-            run.account(func, operands, result)
+                return run.planned(handles)
+            run.use(args, kwargs)
+            operand = value_of if has_values else to_meta
+            result = func(*map_leaves(operand, args), **map_leaves(operand, kwargs or {}))
+            run.account(func, args, result)
             # An operation in place gives back its operand, which keeps its handle.
-            known = {id(operand): leaf for operand, leaf in zip(operands, leaves) if isinstance(leaf, Handle)}
+            known = {id(operand(handle)): handle for handle in handles}
             result = map_leaves(
-                lambda leaf: (known.get(id(leaf)) if id(leaf) in known else wrap(run, leaf))
+                lambda leaf: (known[id(leaf)] if id(leaf) in known else wrap(run, leaf))
                 if isinstance(leaf, torch.Tensor)
                 else leaf,
                 result,
             )
-            run.did(leaves, result)
+            run.did(handles, result)
             return result
 
     @classmethod
@@ -80,8 +89,12 @@ def map_leaves(fn, structure):
     return tree_map(fn, structure)
 
 
+def value_of(leaf):
+    return leaf.value if isinstance(leaf, Handle) else leaf
+
+
 def wrap(run, tensor):
-    return Handle(run, tensor if tensor.is_meta else to_meta(tensor), None if tensor.is_meta else tensor)
+    return Handle(run, tensor) if tensor.is_meta else Handle(run, None, tensor)
 
 
 def to_meta(leaf):
