@@ -5,14 +5,14 @@ import { hostProcesses, startService, type TestService } from '../../support/ser
 import { until } from '../../support/until.ts';
 import { differenceFromAlone, hasRuntime, launchJob } from './launch-job.ts';
 
-describe.skipIf(!hasRuntime('mxnet'))('MXNet’s parameter servers on two hosts', () => {
+describe.skipIf(!hasRuntime('mxnet'))('MXNet on two hosts', () => {
   let service: TestService;
   beforeAll(async () => {
     service = await startService({ hosts: 2 });
   });
   afterAll(() => service?.dispose());
 
-  test('give the weights of one process, at the port that the job names', async () => {
+  test('parameter servers give the weights of one process, at the port that the job names', async () => {
     const name = await launchJob(service, {
       framework: 'mxnet',
       script: 'mxnet_ps.py',
@@ -32,6 +32,21 @@ describe.skipIf(!hasRuntime('mxnet'))('MXNet’s parameter servers on two hosts'
     expect(lines).toMatch(
       /'DMLC_PS_ROOT_PORT': '8100', 'DMLC_PS_ROOT_URI': '10\.\d+\.\d+\.\d+', 'DMLC_ROLE': 'worker'/,
     );
+  });
+
+  test('mpi runs two ranks on each host', async () => {
+    const name = await launchJob(service, {
+      framework: 'mxnet',
+      script: 'mpi_sum.py',
+      hyperParameters: {
+        sagemaker_mpi_enabled: true,
+        sagemaker_mpi_num_of_processes_per_host: 2,
+        framework: 'mxnet',
+      },
+    });
+    await finished(service, name);
+    const difference = await differenceFromAlone(service, name, { framework: 'mxnet', script: 'mpi_sum.py' });
+    expect(difference).toBeLessThan(1e-12);
   });
 
   test.each(['scheduler', 'server'])(

@@ -42,6 +42,56 @@ describe.skipIf(!hasRuntime('tensorflow'))('TensorFlow on two hosts', () => {
   );
 
   test(
+    'MultiWorkerMirrored gives the weights of one process',
+    async () => {
+      const name = await launchJob(service, {
+        framework: 'tensorflow',
+        script: 'tf_mirrored.py',
+        hyperParameters: { sagemaker_multi_worker_mirrored_strategy_enabled: true },
+      });
+      await finished(service, name, 'Completed', DEADLINE_MS);
+      // Bound: float32 means of half batches, over 10 steps.
+      const difference = await differenceFromAlone(service, name, {
+        framework: 'tensorflow',
+        script: 'tf_mirrored.py',
+      });
+      expect(difference).toBeLessThan(1e-5);
+      const lines = (await logLines(service, name)).join('\n');
+      expect(lines).toContain('algo-2: replicas 2');
+      expect(lines).toContain(
+        'algo-2: TF_CONFIG {"cluster":{"worker":["algo-1:8890","algo-2:8890"]},"environment":"cloud","task":{"index":1,"type":"worker"}}',
+      );
+    },
+    DEADLINE_MS + 60_000,
+  );
+
+  test(
+    'mpi runs two ranks on each host, with the options that the job gives',
+    async () => {
+      const name = await launchJob(service, {
+        framework: 'tensorflow',
+        script: 'mpi_sum.py',
+        hyperParameters: {
+          sagemaker_mpi_enabled: true,
+          sagemaker_mpi_num_of_processes_per_host: 2,
+          sagemaker_mpi_custom_mpi_options: '-x FROM_OPTIONS=1 --NCCL_DEBUG WARN',
+          framework: 'tensorflow',
+        },
+      });
+      await finished(service, name, 'Completed', DEADLINE_MS);
+      const difference = await differenceFromAlone(service, name, {
+        framework: 'tensorflow',
+        script: 'mpi_sum.py',
+      });
+      expect(difference).toBeLessThan(1e-12);
+      const lines = (await logLines(service, name)).join('\n');
+      expect(lines).toMatch(/Started mpirun .*-x NCCL_DEBUG=WARN .*-x FROM_OPTIONS=1 /);
+      expect(lines).toContain('rank 3 local 1 on algo-2');
+    },
+    DEADLINE_MS + 60_000,
+  );
+
+  test(
     'when a parameter server dies then the job fails within 5 s and names it',
     async () => {
       const name = await launchJob(service, {
