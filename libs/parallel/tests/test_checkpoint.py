@@ -1,6 +1,7 @@
 """Saving and resuming: the continued run equals an uninterrupted one; a killed save harms nothing."""
 
 import copy
+import itertools
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ CONFIGS = {
     "pp2tp2": (4, {**PP, **TP}),
     "state2": (2, {**DP, "shard_optimizer_state": True}),
     "sdp2": (2, {**DP, "sharded_data_parallel_degree": 2, "sdp_param_persistence_threshold": 100, "sdp_gradient_clipping": 1e9}),
+    "tp2sdp2": (4, {**TP, "prescaled_batch": True, "sharded_data_parallel_degree": 2, "sdp_param_persistence_threshold": 100, "sdp_gradient_clipping": 1e9}),
 }
 
 
@@ -105,8 +107,10 @@ def save_full(rank, config, path):
     return model.state_dict()
 
 
-@pytest.mark.parametrize("saved", ["one", "pp2", "tp2", "pp2tp2", "sdp2"])
-@pytest.mark.parametrize("loaded", ["one", "pp2", "tp2", "sdp2"])
+PAIRS = [*itertools.product(["one", "pp2", "tp2", "pp2tp2", "sdp2"], ["one", "pp2", "tp2", "sdp2"])]
+
+
+@pytest.mark.parametrize("saved, loaded", [*PAIRS, ("tp2sdp2", "one"), ("one", "tp2sdp2")])
 def test_a_full_checkpoint_loads_on_other_degrees(worlds, tmp_path, saved, loaded):
     expected = worlds(CONFIGS[saved][0]).run(save_full, CONFIGS[saved][1], str(tmp_path))[0]
     assert set(torch.load(tmp_path / "full")) == set(expected)

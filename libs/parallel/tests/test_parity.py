@@ -92,6 +92,20 @@ def test_sharded_data_parallel(worlds, ranks, degree, threshold):
     check(worlds(ranks), config)
 
 
+@pytest.mark.parametrize("prescaled", [False, True])
+@pytest.mark.parametrize("threshold", [0, 200])
+def test_sharded_data_and_tensor_parallel(worlds, prescaled, threshold):
+    config = {
+        **TP2,
+        "sharded_data_parallel_degree": 2,
+        "sdp_param_persistence_threshold": threshold,
+        "sdp_gradient_clipping": 1e9,
+        "prescaled_batch": prescaled,
+        "microbatches": 3,
+    }
+    check(worlds(4), config, tied=False)
+
+
 def bfloat16(rank):
     config = {**DDP, "sharded_data_parallel_degree": 2, "bf16": True, "sdp_param_persistence_threshold": 100}
     losses, weights = train(rank, config, "mlp", "sgd")

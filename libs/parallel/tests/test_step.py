@@ -308,7 +308,7 @@ def test_the_first_step_uses_no_random_numbers_for_tracing(worlds):
 
 def absent(rank):
     smp = fresh({})
-    found = [raised(SMPNotAvailable, getattr(smp, name)) for name in ("register_parameter", "model_creation", "delay_param_initialization")]
+    found = [raised(SMPNotAvailable, getattr(smp, name)) for name in ("register_parameter",)]
     found += [raised(SMPNotAvailable, call) for call in (smp.nn.FlashAttentionLayer,)]
     found.append(raised(SMPNotAvailable, smp.nn.DistributedAttentionLayer, cross_attention=True))
     return found
@@ -356,10 +356,12 @@ def test_sharding_divides_what_it_says(worlds):
         assert found["all"][0] <= whole / 4 * 1.1 and found["all"][1] == found["all"][0]
 
 
-def clipped(rank):
+def clipped(rank, tp):
     config = {"ddp": True, "sharded_data_parallel_degree": 2, "sdp_param_persistence_threshold": 100, "sdp_gradient_clipping": 0.05}
-    smp = fresh(config)
-    model = smp.DistributedModel(zoo.make("gpt"))
+    smp = fresh({**config, "tensor_parallel_degree": tp})
+    with smp.tensor_parallelism(tp > 1):
+        net = zoo.make("gpt")
+    model = smp.DistributedModel(net)
     opt = smp.DistributedOptimizer(zoo.make_optimizer("sgd", model.parameters()))
 
     @smp.step
@@ -373,14 +375,15 @@ def clipped(rank):
     return opt._global_grad_norm.item(), model.state_dict()
 
 
-def test_sharded_data_parallel_clips_the_global_norm(worlds):
+@pytest.mark.parametrize("tp", [1, 2])
+def test_sharded_data_parallel_clips_the_global_norm(worlds, tp):
     model = zoo.make("gpt")
     opt = zoo.make_optimizer("sgd", model.parameters())
     x, y = zoo.data("gpt", 0)
     zoo.loss_of("gpt", model(x), y).backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), 0.05).item()
     opt.step()
-    for found, weights in worlds(2).run(clipped):
+    for found, weights in worlds(2 * tp).run(clipped, tp):
         assert found == pytest.approx(norm, rel=1e-12) and norm > 0.05
         assert zoo.difference(weights, model.state_dict()) < 1e-12
 

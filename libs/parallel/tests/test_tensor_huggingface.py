@@ -101,7 +101,7 @@ def compare(rank, name, config, keywords):
     start = {key: value.clone() for key, value in net.state_dict().items()}
     model = smp.DistributedModel(net)
     opt = smp.DistributedOptimizer(optimizer_of(model.parameters()))
-    kinds = {type(module).__name__ for module in model.modules()}
+    kinds = {type(module).__name__.removeprefix("FSDP") for module in model.modules()}
     assert REPLACEMENT.get(name, "AdaptedModel") in kinds and "DistributedTransformerLayer" in kinds, kinds
 
     @smp.step
@@ -161,9 +161,49 @@ def test_models_with_data_and_tensor_parallelism(worlds, config):
     check(worlds(4), "gpt2", {**config, "microbatches": 3})
 
 
+def test_models_with_sharded_data_and_tensor_parallelism(worlds):
+    config = {**TP2, "sharded_data_parallel_degree": 2, "sdp_param_persistence_threshold": 100, "sdp_gradient_clipping": 1e9}
+    check(worlds(4), "gptj", {**config, "microbatches": 3}, distribute_embedding=True)
+
+
 def test_a_split_embedding_and_head(worlds):
     check(worlds(2), "gpt2", TP2, distribute_embedding=True, fused_softmax=True, fused_bias_gelu=True)
 
 
 def test_the_distributed_transformer_on_one_rank(worlds):
     check(worlds(1), "gptj", {"microbatches": 3})
+
+
+def saved(rank, name, config, path):
+    """Saves a model in full; then loads what Hugging Face would have saved."""
+    smp = fresh(config)
+    with smp.tensor_parallelism():
+        net = make(name)
+    model = smp.DistributedModel(net)
+
+    @smp.step
+    def evaluate(model, ids):
+        return model(input_ids=ids)["logits"]
+
+    with torch.no_grad():
+        evaluate(model, batch(0)[0])
+    smp.save_checkpoint(path, "full", False, model)
+    if rank == 0:
+        torch.save({key: 2 * value for key, value in make(name).state_dict().items()}, f"{path}/theirs")
+    smp.barrier()
+    smp.resume_from_checkpoint(path, "theirs", partial=False)
+    with torch.no_grad():
+        logits = evaluate(model, batch(0)[0]).concat()
+    return logits
+
+
+@pytest.mark.parametrize("name, config", [("gpt2", {**TP2, **PP2}), ("neox", TP2), ("bert", TP2)])
+def test_full_checkpoints_are_in_hugging_faces_form(worlds, tmp_path, name, config):
+    found = worlds(4 if "pipeline_parallel_degree" in config else 2).run(saved, name, config, str(tmp_path))
+    expected = make(name)
+    for key, value in torch.load(tmp_path / "full").items():
+        assert torch.equal(value, expected.state_dict()[key])
+    expected.load_state_dict({key: 2 * value for key, value in expected.state_dict().items()})
+    logits = expected(input_ids=batch(0)[0]).logits
+    for own in found:
+        assert ((own - logits).abs().max() / logits.abs().max()).item() < BOUND

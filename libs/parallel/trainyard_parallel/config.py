@@ -83,7 +83,7 @@ V1 = {
     "sdp_max_live_parameters": Key(1e9, "a positive number of elements", is_number(1, float("inf"))),
     "sdp_hierarchical_allgather": flag(True),
     "sdp_gradient_clipping": Key(1.0, "a positive number", is_number(1e-30, float("inf"))),
-    "delayed_parameter_initialization": flag(False, (False,)),
+    "delayed_parameter_initialization": flag(False),
     "static_mode": flag(False),
     "fast_mode": flag(False),
     "load_partition": flag(False, (False,)),
@@ -191,10 +191,6 @@ def parse_v1(given, world_size):
             )
     if sdp > 1 and pp > 1:
         problems.append(f"sharded_data_parallel_degree {sdp} does not go with pipeline_parallel_degree {pp}; make one of them 1")
-    if sdp > 1 and tp > 1:
-        problems.append(
-            f"sharded_data_parallel_degree {sdp} with tensor_parallel_degree {tp} is not available yet; make one of them 1"
-        )
     if sdp > 1 and cfg.shard_optimizer_state:
         problems.append("shard_optimizer_state true does not go with sharded_data_parallel_degree > 1, which shards it already")
     if cfg.fp16 and cfg.bf16:

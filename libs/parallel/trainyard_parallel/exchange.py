@@ -98,5 +98,16 @@ class SumGradients(torch.autograd.Function):
         return total(gradient, ctx.group), None
 
 
+class ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * ctx.factor, None
+
+
 gather_rows, scatter_rows, swap_rows = GatherRows.apply, ScatterRows.apply, SwapRows.apply
 sum_values, sum_gradients = SumValues.apply, SumGradients.apply

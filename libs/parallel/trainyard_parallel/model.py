@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from trainyard_parallel import checkpointing, messages, offload, placement, precision, shard, tensor
+from trainyard_parallel import checkpointing, delayed, messages, offload, placement, precision, shard, tensor
 from trainyard_parallel.chain import untouched
 from trainyard_parallel.errors import SMPRuntimeError, not_available
 from trainyard_parallel.pipeline import Pipeline
@@ -56,8 +56,10 @@ class DistributedModel(nn.Module):
         self.average = average_grads_across_microbatches
         self.bucket_bytes = int(bucket_cap_mb * 2**20)
         self.broadcast_buffers = broadcast_buffers
-        self.module = tensor.distribute(module)
-        precision.cast_model(self.module)
+        with delayed.resumed():
+            self.module = tensor.distribute(module)
+            precision.cast_model(self.module)
+        delayed.settle_buffers(self.module)
         self.partitioned = False
         # Parameters that an earlier stage holds too.
         self.counted_elsewhere = set()
@@ -69,8 +71,11 @@ class DistributedModel(nn.Module):
         self._microbatch_scale, self._in_step, self._ran_backward, self._passes = 1.0, False, False, 0
         state.model = self
         if state.cfg.pipeline_parallel_degree == 1:
-            self.module.to(state.process.device)
-            self.spread_parameters()
+            if not shard.is_on():
+                delayed.materialize(self.module.parameters())
+            if state.recording is None:
+                self.module.to(state.process.device)
+                self.spread_parameters()
             shard.apply(self)
             self.partitioned = True
         self.names = {parameter: name for name, parameter in self.module.named_parameters()}
@@ -162,9 +167,14 @@ class DistributedModel(nn.Module):
                 own.grad = gradient
         plain = [p for p in self.default_reducer_parameters() if not shard.is_sharded(p)]
         reduce_gradients(plain, state.group("dp"), state.size("dp"), self.bucket_bytes)
-        scaled = [parameter for _, parameter in self.scaled_batch_reducer_named_parameters()]
-        divisor = state.size("rdp") if state.cfg.prescaled_batch else state.size("dp")
+        scaled = [p for _, p in self.scaled_batch_reducer_named_parameters() if not shard.is_sharded(p)]
+        # Under sharding their gradients were divided in the layers, see DistributedModule.scaled.
+        divisor = state.size("rdp") if state.cfg.prescaled_batch or shard.is_on() else state.size("dp")
         reduce_gradients(scaled, state.group("rdp"), divisor, self.bucket_bytes)
+        if shard.is_on() and state.size("tp") > 1:
+            # FSDP has taken the mean over reduced-data-parallel ranks.
+            sharded = [p for p in self.default_reducer_parameters() if shard.is_sharded(p)]
+            reduce_gradients(sharded, state.group("tp"), state.size("tp"), self.bucket_bytes)
 
     # ---- partition ----
 
@@ -218,6 +228,7 @@ class DistributedModel(nn.Module):
     def _keep_local(self, local, shared_names):
         """Parameters of other stages become meta tensors; one meta parameter stands for all its names."""
         replaced = {}
+        delayed.materialize(local)
         for module in self.module.modules():
             for key, parameter in module._parameters.items():
                 if parameter is None:

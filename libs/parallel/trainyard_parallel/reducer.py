@@ -2,13 +2,14 @@
 
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 
 
 def reduce_gradients(parameters, group, divisor, bucket_bytes=25 * 2**20):
     """Sums each parameter's gradient over the group and divides by `divisor`, in place. Every member calls it.
 
     A parameter without gradient counts as zero where another rank has one, and keeps None where none has. Summation is
-    in the gradient's own dtype. One small collective tells which gradients exist, then one per bucket.
+    in the gradient's own dtype, of a sharded gradient the own shard. One small collective tells which gradients exist, then one per bucket.
     """
     parameters = [parameter for parameter in parameters if parameter.requires_grad]
     if not parameters:
@@ -24,7 +25,7 @@ def reduce_gradients(parameters, group, divisor, bucket_bytes=25 * 2**20):
     dist.all_reduce(exists, op=dist.ReduceOp.MAX, group=group)
     used = [parameter for parameter, there in zip(parameters, exists.tolist()) if there]
     for bucket in buckets(used, bucket_bytes):
-        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in bucket]
+        gradients = [local(p.grad if p.grad is not None else torch.zeros_like(p)) for p in bucket]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         # The sum of FP16 gradients may overflow where their mean does not.
         early = flat.dtype == torch.float16
@@ -33,10 +34,14 @@ def reduce_gradients(parameters, group, divisor, bucket_bytes=25 * 2**20):
         dist.all_reduce(flat, group=group)
         if not early:
             flat /= divisor
-        for parameter, part in zip(bucket, flat.split([p.numel() for p in bucket])):
+        for parameter, part in zip(bucket, flat.split([g.numel() for g in gradients])):
             if parameter.grad is None:
                 parameter.grad = torch.empty_like(parameter)
-            parameter.grad.copy_(part.view_as(parameter))
+            local(parameter.grad).copy_(part.view_as(local(parameter)))
+
+
+def local(tensor):
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def buckets(parameters, limit):

@@ -25,10 +25,10 @@ def apply(model):
     if not is_on():
         return
     module = model.module
-    # Replicas are runs of ranks, so the matrix of global ranks is the list of shard groups.
-    mesh = DeviceMesh(
-        state.process.device.type, torch.tensor(state.topology.groups["sdp"]), mesh_dim_names=("replicate", "shard")
-    )
+    # One matrix of replicas × shards for each tensor-parallel rank; shard groups are runs of the reduced-data-parallel ones.
+    ranks = torch.tensor(state.topology.groups["rdp"]).unflatten(1, (-1, state.cfg.sharded_data_parallel_degree))
+    mesh = DeviceMesh(state.process.device.type, ranks, mesh_dim_names=("tp", "replicate", "shard"))["replicate", "shard"]
+    splits = {name: p._smp_split for name, p in module.named_parameters(remove_duplicate=False) if hasattr(p, "_smp_split")}
     limit = state.cfg.sdp_param_persistence_threshold
     whole = {parameter for parameter in module.parameters() if parameter.numel() < limit}
     dtypes = {parameter.dtype for parameter in module.parameters()}
@@ -45,6 +45,10 @@ def apply(model):
             fully_shard(part, mesh=mesh, mp_policy=policy, ignored_params=whole)
     if has_sharded(module) and not isinstance(module, FSDPModule):
         fully_shard(module, mesh=mesh, mp_policy=policy, ignored_params=whole)
+    # FSDP has made new parameters.
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        if name in splits:
+            parameter._smp_split = splits[name]
 
 
 def units(module):

@@ -21,7 +21,7 @@ class DistributedLinear(DistributedModule):
         self.bias = nn.Parameter(whole.bias.detach().clone()) if whole.bias is not None else None
 
     def forward(self, x):
-        partial = F.linear(move("rows_to_columns", x), self.weight)
+        partial = F.linear(move("rows_to_columns", x), self.scaled(self.weight))
         out = move("scatter_sum", partial)
         return out if self.bias is None else out + self.bias
 
@@ -40,7 +40,7 @@ class DistributedEmbedding(DistributedModule):
         self.weight = self.split_parameter(whole.weight, 1)
 
     def forward(self, ids):
-        part = F.embedding(gather_samples(ids), self.weight, self.padding_idx)
+        part = F.embedding(gather_samples(ids), self.scaled(self.weight), self.padding_idx)
         return move("columns_to_rows", part)
 
 
@@ -54,7 +54,7 @@ class SplitOutLinear(DistributedModule):
         self.bias = self.split_parameter(whole.bias, 0) if bias else None
 
     def forward(self, x):
-        return F.linear(x, self.weight, self.bias)
+        return F.linear(x, self.scaled(self.weight), None if self.bias is None else self.scaled(self.bias))
 
 
 class SplitInLinear(DistributedModule):
@@ -67,7 +67,7 @@ class SplitInLinear(DistributedModule):
         self.bias = nn.Parameter(whole.bias.detach().clone()) if bias else None
 
     def forward(self, x):
-        out = move("scatter_sum", F.linear(x, self.weight))
+        out = move("scatter_sum", F.linear(x, self.scaled(self.weight)))
         return out if self.bias is None else out + self.bias
 
 

@@ -3,18 +3,30 @@
 import torch
 from torch import nn
 
+from trainyard_parallel.exchange import ScaleGradient
 from trainyard_parallel.state import state
 from trainyard_parallel.tensor import movement
 
 
 class DistributedModule(nn.Module):
-    """Base class of modules whose weights are split over the tensor-parallel group."""
+    """Base class of modules whose weights are split over the tensor-parallel group.
+
+    Make parameters with `split_parameter` and use them through `scaled`.
+    """
 
     def split_parameter(self, whole, dim):
         """A parameter that holds this rank's part of `whole` along `dim`."""
         parameter = nn.Parameter(movement.own_part(whole.detach(), dim).clone() if state.size("tp") > 1 else whole.detach().clone())
         parameter._smp_split = dim
         return parameter
+
+    def scaled(self, parameter):
+        """The split parameter for use in forward. Under sharded data parallelism, where gradients are averaged over the
+        ranks that hold the same part, its gradient is divided here by the ranks whose samples it sums over."""
+        cfg = state.cfg
+        if cfg is None or cfg.sharded_data_parallel_degree == 1 or cfg.tensor_parallel_degree == 1 or cfg.prescaled_batch:
+            return parameter
+        return ScaleGradient.apply(parameter, 1 / cfg.tensor_parallel_degree)
 
 
 def is_distributed(parameter):

@@ -18,18 +18,7 @@ from torch.sagemaker.moe import routing
 from torch.sagemaker.state_handler import state
 
 from trainyard_parallel.errors import SMPConfigError
-from trainyard_parallel.exchange import gather, gather_rows, scatter_rows, sum_gradients, sum_values, swap_rows
-
-
-class ScaleGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, factor):
-        ctx.factor = factor
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient * ctx.factor, None
+from trainyard_parallel.exchange import ScaleGradient, gather, gather_rows, scatter_rows, sum_gradients, sum_values, swap_rows
 
 
 class Experts(nn.Module):
