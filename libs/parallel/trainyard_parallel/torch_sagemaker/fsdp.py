@@ -11,6 +11,7 @@ from torch.sagemaker.moe.moe_layer import Experts
 from torch.sagemaker.state_handler import state
 
 from trainyard_parallel.errors import SMPConfigError, SMPRuntimeError, not_available
+from trainyard_parallel.shard_mesh import shard_mesh
 
 KEEP_GATHERED = ("SHARD_GRAD_OP", "_HYBRID_SHARD_ZERO2")
 
@@ -66,12 +67,12 @@ def FullyShardedDataParallel(
         param_dtype=(given and given.param_dtype) or dtype, reduce_dtype=(given and given.reduce_dtype) or dtype
     )
     options = {
-        "mesh": state.mesh["replicate", "shard"],
+        "mesh": shard_mesh(state.mesh),
         "mp_policy": policy,
         "reshard_after_forward": getattr(sharding_strategy, "name", None) not in KEEP_GATHERED,
     }
     for experts in spread_experts(module):
-        fully_shard(experts, **{**options, "mesh": state.expert_mesh["replicate", "shard"]})
+        fully_shard(experts, **{**options, "mesh": shard_mesh(state.expert_mesh)})
     if auto_wrap_policy is not None:
         # Children before parents, as nested sharding needs.
         for child in reversed(list(module.modules())):
