@@ -68,6 +68,26 @@ export { FileSystemInput, TrainingInput } from './inputs.ts';
 export type { FileSystemInputOptions, Input, Inputs, TrainingInputOptions } from './inputs.ts';
 export type { InstanceGroup } from './instance-groups.ts';
 export type { JobPlan, PlannedUpload } from './job-plan.ts';
+export { MPI, SMP, Torchrun } from './model-trainer/distributed.ts';
+export type {
+  DistributedConfig,
+  MPIOptions,
+  SMPOptions,
+  TorchrunOptions,
+} from './model-trainer/distributed.ts';
+export { ModelTrainer } from './model-trainer/model-trainer.ts';
+export type { TrainOptions } from './model-trainer/model-trainer.ts';
+export type {
+  CheckpointConfig,
+  Compute,
+  InputData,
+  ModelTrainerOptions,
+  Networking,
+  OutputDataConfig,
+  SourceCode,
+  StoppingCondition,
+  TrainingImageConfig,
+} from './model-trainer/trainer-options.ts';
 export type { ExperimentOptions, NamingOptions } from './plan-job.ts';
 export { LogPrinter } from './log-printer.ts';
 export type { PrintTarget } from './log-printer.ts';

@@ -19,10 +19,8 @@ afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
 const place = (inputs: Inputs, registerFolder: ((path: string) => Promise<string>) | null = null) =>
   placeInputs(parseInputs(inputs), {
-    jobName: 'job',
     jobInputMode: 'File',
-    defaultBucket: () => Promise.resolve('bucket'),
-    keyPrefix: 'team/',
+    uploadUri: (channel) => Promise.resolve(`s3://bucket/team/job/input/${channel}`),
     registerFolder,
   });
 

@@ -9,6 +9,14 @@ export function timestampedName(base: string, now: Date): string {
   return `${base.slice(0, MAX_LENGTH - stamp.length - 1)}-${stamp}`;
 }
 
+/** `<base>-YYYYmmddHHMMSS` in local time, as version 3 of AWS's SDK, the base cut so that all of it fits. */
+export function secondsName(base: string, now: Date): string {
+  const two = (value: number): string => String(value).padStart(2, '0');
+  const day = `${now.getFullYear()}${two(now.getMonth() + 1)}${two(now.getDate())}`;
+  const stamp = `${day}${two(now.getHours())}${two(now.getMinutes())}${two(now.getSeconds())}`;
+  return `${base.slice(0, MAX_LENGTH - stamp.length - 1)}-${stamp}`;
+}
+
 /** Last part of an image's repository without its tag: `…/pytorch-training:2.8.0-cpu-py312` → `pytorch-training`. */
 export function baseNameOfImage(imageUri: string): string {
   const match = /^(?:.+\/)?([^:/@]+)(?:[:@].+)?$/.exec(imageUri);

@@ -1,7 +1,7 @@
 import { stat } from 'node:fs/promises';
 import { basename, resolve } from 'node:path';
 import type { Channel, TrainingInputMode } from '@trainyard/api';
-import { formatS3Uri } from '@trainyard/api';
+import { formatS3Uri, parseS3Uri } from '@trainyard/api';
 import { InvalidOption } from './errors.ts';
 import type { ParsedInput } from './inputs.ts';
 import { fileSystemChannel, s3Channel } from './inputs.ts';
@@ -10,12 +10,9 @@ import type { Problem } from './problem.ts';
 
 /** What local inputs need of the session. */
 export interface InputPlace {
-  jobName: string;
   jobInputMode: TrainingInputMode;
-  /** Where uploads go; asked only when there is one. */
-  defaultBucket: () => Promise<string>;
-  /** Ends with a slash unless empty. */
-  keyPrefix: string;
+  /** Where uploads of a channel go; asked only when there are some. */
+  uploadUri: (channel: string) => Promise<string>;
   /** Null when the service cannot see this machine's directories. */
   registerFolder: ((path: string) => Promise<string>) | null;
 }
@@ -50,8 +47,8 @@ export async function placeInputs(
       );
       continue;
     }
-    const bucket = await place.defaultBucket();
-    const prefix = `${place.keyPrefix}${place.jobName}/input/${input.name}/`;
+    const { bucket, key } = parseS3Uri(await place.uploadUri(input.name));
+    const prefix = `${key}/`;
     if (isDirectory) uploads.push({ kind: 'directory', bucket, key: prefix, path, channel: input.name });
     else uploads.push({ kind: 'file', bucket, key: prefix + basename(path), path });
     channels.push(s3Channel(input.name, formatS3Uri({ bucket, key: prefix }), input.options ?? {}));

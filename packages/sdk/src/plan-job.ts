@@ -93,7 +93,9 @@ export async function planJob(
   const outputPath = options.outputPath ?? `s3://${await defaultBucket()}/${keyPrefix}`;
   const inputMode = jobInputMode(inputs) ?? options.inputMode ?? 'File';
   const registerFolder = registration(connection, session);
-  const jobInputs = { jobName, jobInputMode: inputMode, defaultBucket, keyPrefix, registerFolder };
+  const uploadUri = async (channel: string): Promise<string> =>
+    joinS3Uri(`s3://${await defaultBucket()}/${keyPrefix}`, jobName, 'input', channel);
+  const jobInputs = { jobInputMode: inputMode, uploadUri, registerFolder };
   const placed = await placeInputs(parsed, jobInputs);
   const code = planCode(spec, jobName, outputPath, keyPrefix);
   const channels = [...placed.channels, ...code.channels];
@@ -116,7 +118,11 @@ export async function planJob(
   return { request, uploads: [...code.uploads, ...placed.uploads], defaultBucket: usedBucket };
 }
 
-function checkPlace({ instanceType }: CommonOptions, { kind }: Connection, problems: ProblemList): void {
+export function checkPlace(
+  { instanceType }: Pick<CommonOptions, 'instanceType'>,
+  { kind }: Connection,
+  problems: ProblemList,
+): void {
   if (instanceType === undefined || !(instanceType in LOCAL_MODE_TYPES) || kind === 'embedded') return;
   problems.refuse({
     id: 'E-LOCAL-SESSION',
@@ -151,7 +157,7 @@ function makeJobName(options: CommonOptions, image: string, now: Date): string {
   return timestampedName(base, now);
 }
 
-function checkJobName(jobName: string, problems: ProblemList): void {
+export function checkJobName(jobName: string, problems: ProblemList): void {
   if (JOB_NAME_PATTERN.test(jobName)) return;
   problems.refuse({
     id: 'E-JOB-NAME',
@@ -163,12 +169,18 @@ function checkJobName(jobName: string, problems: ProblemList): void {
 }
 
 /** Null when the service does not see this machine's directories. */
-function registration(connection: Connection, session: Session): ((path: string) => Promise<string>) | null {
+export function registration(
+  connection: Connection,
+  session: Session,
+): ((path: string) => Promise<string>) | null {
   if (!connection.sharesFiles || !connection.trainyard) return null;
   return (path) => session.useTrainyard((trainyard) => trainyard.registerFolder(path));
 }
 
-async function chooseRole(options: CommonOptions, { region, accountId }: Connection): Promise<string> {
+export async function chooseRole(
+  options: Pick<CommonOptions, 'role'>,
+  { region, accountId }: Connection,
+): Promise<string> {
   const role = options.role ?? DEFAULT_ROLE;
   return role.includes('/') ? role : roleArn({ region, accountId: await accountId() }, role);
 }
@@ -210,7 +222,10 @@ function planCode(
   return { submitDirectory, channels: [s3Channel(CODE_CHANNEL, uri, {})], uploads };
 }
 
-function checkChannelNames(channels: readonly Channel[], { modelUri }: CommonOptions): void {
+export function checkChannelNames(
+  channels: readonly Channel[],
+  { modelUri }: Pick<CommonOptions, 'modelUri'>,
+): void {
   const names = channels.map((channel) => channel.ChannelName);
   const twice = names.find((name, index) => names.indexOf(name) !== index);
   if (twice === undefined) return;
@@ -227,7 +242,10 @@ function checkChannelNames(channels: readonly Channel[], { modelUri }: CommonOpt
 }
 
 /** Channels for some groups of hosts: those groups exist, and either every input names groups or none (a rule of the API). */
-function checkChannelGroups(channels: readonly Channel[], { instanceGroups }: CommonOptions): void {
+export function checkChannelGroups(
+  channels: readonly Channel[],
+  { instanceGroups }: Pick<CommonOptions, 'instanceGroups'>,
+): void {
   const groupsOf = (channel: Channel): string[] => channel.DataSource.S3DataSource?.InstanceGroupNames ?? [];
   const known = instanceGroups?.map((group) => group.instanceGroupName) ?? [];
   if (!channels.some((channel) => groupsOf(channel).length > 0)) return;

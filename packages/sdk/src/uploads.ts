@@ -2,7 +2,7 @@ import { openAsBlob } from 'node:fs';
 import type { S3Client } from '@trainyard/api';
 import { InvalidOption } from './errors.ts';
 import type { TreeEntry } from './file-tree.ts';
-import { fileTree, UnreadableTree } from './file-tree.ts';
+import { fileTree, nameMatcher, UnreadableTree } from './file-tree.ts';
 import type { PlannedUpload } from './job-plan.ts';
 import type { WarningHandler } from './problem.ts';
 import { withGitSource } from './source/git-source.ts';
@@ -39,11 +39,27 @@ export async function prepareUpload(
     for (const warning of warnings) onWarning(warning);
     return { bucket, send: async (s3, headers) => void (await s3.putObject({ bucket, key, body, headers })) };
   }
+  const headers = encryption(upload.kmsKeyId);
+  if (upload.kind === 'text') {
+    return {
+      bucket,
+      send: async (s3) => void (await s3.putObject({ bucket, key, body: upload.body, headers })),
+    };
+  }
   if (upload.kind === 'file') {
-    return { bucket, send: (s3) => putFile({ bucket, key, path: upload.path }, s3) };
+    return { bucket, send: (s3) => putFile({ bucket, key, path: upload.path, headers }, s3) };
   }
   const files = await listFiles(upload);
-  return { bucket, send: (s3) => putFiles(files, { bucket, prefix: key }, s3) };
+  return { bucket, send: (s3) => putFiles(files, { bucket, prefix: key, headers }, s3) };
+}
+
+function encryption(kmsKeyId: string | undefined): Record<string, string> {
+  return kmsKeyId === undefined
+    ? {}
+    : {
+        'x-amz-server-side-encryption': 'aws:kms',
+        'x-amz-server-side-encryption-aws-kms-key-id': kmsKeyId,
+      };
 }
 
 async function listFiles(upload: Extract<PlannedUpload, { kind: 'directory' }>): Promise<TreeEntry[]> {
@@ -53,7 +69,9 @@ async function listFiles(upload: Extract<PlannedUpload, { kind: 'directory' }>):
     ]);
   const files: TreeEntry[] = [];
   try {
-    for await (const entry of fileTree(upload.path, '')) if (entry.stats.isFile()) files.push(entry);
+    const isIgnored = nameMatcher(upload.ignoredNames ?? []);
+    for await (const entry of fileTree(upload.path, '', isIgnored))
+      if (entry.stats.isFile()) files.push(entry);
   } catch (error) {
     if (error instanceof UnreadableTree) throw invalid(error.message, 'Remove or repair it.');
     throw error;
@@ -64,23 +82,29 @@ async function listFiles(upload: Extract<PlannedUpload, { kind: 'directory' }>):
 
 async function putFiles(
   files: readonly TreeEntry[],
-  { bucket, prefix }: { bucket: string; prefix: string },
+  { bucket, prefix, headers }: { bucket: string; prefix: string; headers: Record<string, string> },
   s3: Uploader,
 ): Promise<void> {
   const queue = files.values();
   const worker = async (): Promise<void> => {
-    for (const file of queue) await putFile({ bucket, key: prefix + file.name, path: file.path }, s3);
+    for (const file of queue)
+      await putFile({ bucket, key: prefix + file.name, path: file.path, headers }, s3);
   };
   await Promise.all(Array.from({ length: Math.min(FILES_AT_ONCE, files.length) }, worker));
 }
 
 async function putFile(
-  { bucket, key, path }: { bucket: string; key: string; path: string },
+  {
+    bucket,
+    key,
+    path,
+    headers,
+  }: { bucket: string; key: string; path: string; headers: Record<string, string> },
   s3: Uploader,
 ): Promise<void> {
   const body = await openAsBlob(path);
-  if (body.size <= SINGLE_PUT_BYTES) await s3.putObject({ bucket, key, body });
-  else await s3.uploadMultipart({ bucket, key, parts: partsOf(body) });
+  if (body.size <= SINGLE_PUT_BYTES) await s3.putObject({ bucket, key, body, headers });
+  else await s3.uploadMultipart({ bucket, key, parts: partsOf(body), headers });
 }
 
 async function* partsOf(body: Blob): AsyncGenerator<Blob> {

@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { CreateTrainingJobRequest } from '@trainyard/api';
@@ -7,18 +7,36 @@ import {
   Estimator,
   FileSystemInput,
   HuggingFace,
+  ModelTrainer,
+  MPI,
   MXNet,
   PyTorch,
   Session,
+  SMP,
   TensorFlow,
+  Torchrun,
   TrainingInput,
 } from '../index.ts';
-import type { EstimatorBase, FitOptions, Inputs, JobPlan, PyTorchOptions } from '../index.ts';
+import type {
+  EstimatorBase,
+  FitOptions,
+  InputData,
+  Inputs,
+  JobPlan,
+  ModelTrainerOptions,
+  PyTorchOptions,
+} from '../index.ts';
 import { packSource } from '../source/source-archive.ts';
 
 interface Golden {
   request: CreateTrainingJobRequest;
   sourcedir_members?: string[];
+}
+
+interface GoldenTrainer extends Golden {
+  uploads: string[];
+  'sourcecode.json': object;
+  'distributed.json': object;
 }
 
 const session = new Session({
@@ -379,6 +397,101 @@ const cases: Record<string, Case> = {
   },
 };
 
+const trainChannel: InputData = { channelName: 'train', dataSource: 's3://my-bucket/train' };
+
+/** The same of version 3: D there has hyperparameters and an image. */
+const trainers: Record<string, { make: () => ModelTrainer; inputs?: InputData[] }> = {
+  'v3-none': { make: () => trainer({}) },
+  'v3-command': {
+    make: () => trainer({ sourceCode: { sourceDir, command: 'torchrun --nnodes 2 train.py' } }),
+  },
+  'v3-torchrun': { make: () => trainer({ distributed: new Torchrun() }) },
+  'v3-cpu-torchrun': {
+    make: () =>
+      trainer({
+        compute: { instanceType: 'ml.c5.xlarge', instanceCount: 2 },
+        distributed: new Torchrun(),
+      }),
+  },
+  'v3-trn1-torchrun': {
+    make: () =>
+      trainer({
+        compute: { instanceType: 'ml.trn1.32xlarge', instanceCount: 2 },
+        distributed: new Torchrun(),
+        trainingImage:
+          '763104351884.dkr.ecr.us-west-2.amazonaws.com/pytorch-training-neuronx:2.8.0-neuronx-py311-sdk2.26.0-ubuntu22.04',
+      }),
+  },
+  'v3-torchrun-smp': {
+    make: () =>
+      trainer({
+        distributed: new Torchrun({
+          processCountPerNode: 8,
+          smp: new SMP({
+            hybridShardDegree: 4,
+            tensorParallelDegree: 2,
+            smActivationOffloading: true,
+            activationLoadingHorizon: 2,
+            expertParallelDegree: 1,
+            contextParallelDegree: 1,
+            allowEmptyShards: true,
+            fsdpCacheFlushWarnings: true,
+            randomSeed: 123,
+          }),
+        }),
+      }),
+  },
+  'v3-mpi': { make: () => trainer({ distributed: new MPI() }) },
+  'v3-fsx-vpc': {
+    make: () =>
+      trainer({
+        distributed: new Torchrun(),
+        networking: {
+          subnets: ['subnet-0abc', 'subnet-0def'],
+          securityGroupIds: ['sg-0123'],
+          enableNetworkIsolation: false,
+          enableInterContainerTrafficEncryption: true,
+        },
+      }),
+    inputs: [
+      {
+        channelName: 'train',
+        dataSource: new FileSystemInput({ ...fsx, fileSystemAccessMode: 'ro' }),
+      },
+    ],
+  },
+  'v3-full-options': {
+    make: () =>
+      trainer({
+        compute: { ...p4d, volumeSizeInGb: 200, keepAlivePeriodInSeconds: 600 },
+        distributed: new Torchrun(),
+        environment: { NCCL_DEBUG: 'INFO' },
+        stoppingCondition: { maxRuntimeInSeconds: 3600 },
+        outputDataConfig: { s3OutputPath: 's3://my-bucket/out', compressionType: 'NONE' },
+        checkpointConfig: { s3Uri: 's3://my-bucket/ckpt', localPath: '/opt/ml/checkpoints' },
+        baseJobName: 'my-base',
+        tags: [{ key: 'a', value: 'b' }],
+        trainingInputMode: 'FastFile',
+      })
+        .withRetryStrategy({ maximumRetryAttempts: 3 })
+        .withMetricDefinitions([{ name: 'loss', regex: 'loss=([0-9.]+)' }])
+        .withRemoteDebugConfig({ enableRemoteDebug: true }),
+  },
+};
+
+function trainer(options: ModelTrainerOptions): ModelTrainer {
+  return new ModelTrainer({
+    role,
+    session,
+    trainingImage:
+      '763104351884.dkr.ecr.us-west-2.amazonaws.com/pytorch-training:2.8.0-gpu-py312-cu129-ubuntu22.04-sagemaker',
+    hyperparameters: { epochs: 3, lr: 0.1, name: 'abc', flag: true },
+    sourceCode: { sourceDir, entryScript: 'train.py', requirements: 'requirements.txt' },
+    compute: p4d,
+    ...options,
+  });
+}
+
 function readGolden<T>(name: string): T {
   return JSON.parse(readFileSync(join(import.meta.dirname, `${name}.json`), 'utf8')) as T;
 }
@@ -400,6 +513,36 @@ test.each(Object.keys(cases))('the request equals golden/%s.json member for memb
   expect(request).toStrictEqual(withJobName(golden, request.TrainingJobName));
   const form = (jobName: string): string => jobName.replace(/\d/g, '0');
   expect(form(request.TrainingJobName)).toBe(form(golden.request.TrainingJobName));
+});
+
+test.each(Object.keys(trainers))('the request and the uploads equal golden/%s.json', async (name) => {
+  const golden = readGolden<GoldenTrainer>(name);
+  const { make, inputs = [trainChannel] } = trainers[name] as (typeof trainers)[string];
+  const { request, uploads } = await make().render(inputs);
+  expect(request).toStrictEqual(withJobName(golden, request.TrainingJobName));
+  const form = (jobName: string): string => jobName.replace(/\d/g, '0');
+  expect(form(request.TrainingJobName)).toBe(form(golden.request.TrainingJobName));
+
+  const root = `${golden.request.TrainingJobName}/input/`.replace(/^.*?(?=-\d{14})/, '');
+  const below = new RegExp(`^.*${root.replace(/\d/g, '\\d')}`);
+  const names = uploads.flatMap((upload) =>
+    upload.kind === 'directory'
+      ? ['requirements.txt', 'train.py'].map((file) => upload.key.replace(below, '') + file)
+      : [upload.key.replace(below, '')],
+  );
+  expect(names.toSorted()).toEqual(golden.uploads.toSorted());
+  for (const file of ['sourcecode.json', 'distributed.json'] as const) {
+    const sent = uploads.find((upload) => upload.key.endsWith(`/sm_drivers/${file}`));
+    if (sent?.kind !== 'text') throw new Error(`${file} was not planned`);
+    expect(JSON.parse(sent.body.replace(sourceDir, '<source_dir>'))).toEqual(golden[file]);
+  }
+});
+
+const captured = readdirSync(import.meta.dirname).filter((name) => /^v[23]-.*\.json$/.test(name));
+const compared = [...Object.keys(cases), ...Object.keys(trainers)];
+
+test(`${compared.length} of ${captured.length} captured requests are compared`, () => {
+  expect(compared.toSorted()).toEqual(captured.map((name) => name.replace('.json', '')).toSorted());
 });
 
 test('the code archive has the members of golden/v2-pytorch-torch_distributed.json', async () => {
