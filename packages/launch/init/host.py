@@ -54,6 +54,7 @@ class Init:
         self._agent_due = time.monotonic()
         self._ending = None
         self._listeners = {}
+        self._state = None
         self._wake_read, self._wake_write = os.pipe()
 
     def listen(self):
@@ -74,10 +75,19 @@ class Init:
             self._listeners[listener.fileno()] = (listener, kind)
         os.chdir('/')
 
+    def keep_state(self):
+        """Takes hold of a directory for the agent's state that has no place in the host: only descriptors lead to it, and those
+        of init and agent are closed to scripts. Called while the machine's paths are still visible."""
+        directory = self._host['directory'] + '/agent'
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        self._state = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
     def close(self):
         """For the parent of a forked init: gives back the descriptors that only the child needs."""
         for listener, _ in self._listeners.values():
             listener.close()
+        if self._state is not None:
+            os.close(self._state)
         os.close(self._wake_read)
         os.close(self._wake_write)
 
@@ -169,9 +179,14 @@ class Init:
         log = self._open_agent_log()
         env = {**self._host['agent']['env'], 'TRAINYARD_INIT_SOCKET': self.socket_path}
         prepare = _forbid_core_dumps if self._owns_namespace else None
+        kept = []
+        if self._state is not None:
+            kept = [self._state]
+            env['TRAINYARD_AGENT_STATE'] = '/proc/self/fd/3'
         try:
             with self._agent_stdin() as stdin:
-                self._agent = spawns.start('agent', self._host['agent']['argv'], env, '/', [stdin.fileno(), log, log], prepare)
+                files = [stdin.fileno(), log, log, *kept]
+                self._agent = spawns.start('agent', self._host['agent']['argv'], env, '/', files, prepare)
         except OSError as error:
             os.write(log, ('init: %s\n' % error.strerror).encode())
             self._schedule_agent(0.0)

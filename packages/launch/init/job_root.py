@@ -98,6 +98,7 @@ def _init(plan, member, channel, lifeline):
         socket.sethostname(member['name'])
         init = host.Init(member, True, lifeline)
         init.listen()
+        init.keep_state()
         rootfs.enter(plan, member)
         syscalls.forbid_new_privileges()
         syscalls.limit_capabilities(host.JOB_CAPABILITIES | host.GUARD_CAPABILITY)

@@ -12,6 +12,8 @@ export interface Bootstrap extends AgentBootstrap {
   hostAddresses: Record<string, string>;
   /** Variables that lead script and pip to the internet through the job's door. */
   egressEnvironment: Record<string, string>;
+  /** The agent's own files. Where init can, it keeps them out of the script's sight. */
+  agentStateDir: string;
   /** Holds `bin/`, `peers/`, `fork.sock`. */
   runDirectory: string;
 }
@@ -36,6 +38,7 @@ export function readBootstrap(path: string): Bootstrap {
     initSocket: text('initSocket'),
     stateDir: text('stateDir'),
     mlRoot: text('mlRoot'),
+    agentStateDir: process.env.TRAINYARD_AGENT_STATE ?? join(text('stateDir'), 'agent'),
     isolated: file.isolation !== 'processes',
     sharesMachine: file.isolation !== undefined,
     hostAddresses: file.hostAddresses ?? {},

@@ -14,41 +14,68 @@ const planOf = (framework: keyof typeof MODULES | null, image = 'image:1', runti
   runtime: { name: runtime },
 });
 
+const absent = (): Promise<boolean> => Promise.resolve(false);
+const check = (
+  framework: keyof typeof MODULES | null,
+  versions: Record<string, string>,
+  launcher: { needsFramework?: boolean } = {},
+) =>
+  requireFramework(
+    planOf(framework, 'some-training:1', 'mine'),
+    new Map(Object.entries(versions)),
+    launcher,
+    absent,
+  );
+
 describe('a framework that the image promises', () => {
   it.each([
-    ['tensorflow', 'TensorFlow'],
-    ['mxnet', 'MXNet'],
-    ['pytorch', 'PyTorch'],
-  ] as const)('is missed by name, with the command that brings it: %s', (framework, title) => {
-    const check = () => requireFramework(planOf(framework, `${framework}-training:1`, 'mine'), new Map());
-    expect(check).toThrow(
-      `The image ${framework}-training:1 needs ${title}, but the runtime mine has none. Make one that has it: trainyard setup --runtime ${framework}`,
-    );
+    ['tensorflow', 'TensorFlow', {}],
+    ['mxnet', 'MXNet', {}],
+    ['pytorch', 'PyTorch', { needsFramework: true }],
+  ] as const)(
+    'is missed by name, with the command that brings it: %s',
+    async (framework, title, launcher) => {
+      await expect(check(framework, {}, launcher)).rejects.toThrow(
+        `The image some-training:1 needs ${title}, but the runtime mine has none. Make one that has it: trainyard setup --runtime ${framework}`,
+      );
+    },
+  );
+
+  it('is only missed in words by a plain script of a PyTorch image', async () => {
+    expect(await check('pytorch', {})).toContain('needs PyTorch, but the runtime mine has none');
   });
 
-  it.each(['tensorflow', 'tensorflow-cpu', 'intel-tensorflow', 'tf-nightly'])('may be called %s', (name) => {
-    expect(() => requireFramework(planOf('tensorflow'), new Map([[name, '2.21.0']]))).not.toThrow();
+  it.each(['tensorflow', 'tensorflow-cpu', 'intel-tensorflow', 'tf-nightly'])(
+    'may be called %s',
+    async (name) => {
+      expect(await check('tensorflow', { [name]: '2.21.0' })).toBeNull();
+    },
+  );
+
+  it('is not needed by an image of no framework', async () => {
+    expect(await check(null, {})).toBeNull();
   });
 
-  it('is not needed by an image of no framework', () => {
-    expect(() => requireFramework(planOf(null), new Map())).not.toThrow();
+  it('is not TensorFlow because a package is named after it', async () => {
+    await expect(check('tensorflow', { 'tensorflow-io': '1' })).rejects.toThrow('none');
   });
 
-  it('is not TensorFlow because a package is named after it', () => {
-    expect(() => requireFramework(planOf('tensorflow'), new Map([['tensorflow-io', '1']]))).toThrow('none');
+  it('may lie where only the interpreter finds it', async () => {
+    const asked: string[] = [];
+    const plan = planOf('tensorflow');
+    const found = requireFramework(plan, new Map(), {}, (module) => {
+      asked.push(module);
+      return Promise.resolve(true);
+    });
+    expect([await found, asked]).toEqual([null, ['tensorflow']]);
   });
 });
 
-test('MXNet beside a numpy that it cannot be imported with is refused before the script starts', () => {
-  const versions = (numpy: string) =>
-    new Map([
-      ['mxnet', '1.9.1'],
-      ['numpy', numpy],
-    ]);
-  expect(() => requireFramework(planOf('mxnet', 'i', 'mxnet'), versions('1.26.4'))).toThrow(
-    'MXNet 1.9.1 of the runtime mxnet cannot be imported with numpy 1.26.4: it needs numpy below 1.24.',
+test('MXNet beside a numpy that it cannot be imported with is refused before the script starts', async () => {
+  await expect(check('mxnet', { mxnet: '1.9.1', numpy: '1.26.4' })).rejects.toThrow(
+    'MXNet 1.9.1 of the runtime mine cannot be imported with numpy 1.26.4: it needs numpy below 1.24.',
   );
-  expect(() => requireFramework(planOf('mxnet'), versions('1.23.5'))).not.toThrow();
+  expect(await check('mxnet', { mxnet: '1.9.1', numpy: '1.23.5' })).toBeNull();
 });
 
 test.each([

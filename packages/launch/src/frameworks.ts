@@ -5,6 +5,7 @@ interface Framework {
   title: string;
   /** What the runtime is called that `trainyard setup` makes for it. */
   runtime: string;
+  module: string;
   /** Distributions that bring it, by normalised name. */
   distributions: RegExp;
   /** The framework's version in the tag of an AWS image. */
@@ -16,12 +17,14 @@ type FrameworkModule = NonNullable<HostPlan['frameworkModule']>;
 const FRAMEWORKS: Readonly<Record<FrameworkModule, Framework>> = {
   'sagemaker_pytorch_container.training:main': {
     title: 'PyTorch',
+    module: 'torch',
     runtime: 'pytorch',
     distributions: /^torch$/,
     tag: /pytorch-training[^:]*:(\d+(?:\.\d+)*)/,
   },
   'sagemaker_tensorflow_container.training:main': {
     title: 'TensorFlow',
+    module: 'tensorflow',
     runtime: 'tensorflow',
     distributions:
       /^(?:intel-|tf-nightly|)tensorflow(?:-cpu|-gpu|-macos|-rocm|-aarch64|-cpu-aws|-intel)?$|^tf-nightly$/,
@@ -29,6 +32,7 @@ const FRAMEWORKS: Readonly<Record<FrameworkModule, Framework>> = {
   },
   'sagemaker_mxnet_container.training:main': {
     title: 'MXNet',
+    module: 'mxnet',
     runtime: 'mxnet',
     distributions: /^mxnet(?:-\w+)?$/,
     tag: /mxnet-training[^:]*:(\d+(?:\.\d+)*)/,
@@ -46,24 +50,27 @@ export function frameworkVersion(module: FrameworkModule | null, versions: Versi
 }
 
 /**
- * What the image promises must be there before the script starts.
+ * What the image promises must be there before the script starts, when a launcher needs it or the script can hardly do
+ * without; a plain script of a PyTorch image may be anything.
  *
+ * @param canImport asks the interpreter, for packages that lie where nobody looked
+ * @returns a sentence for the job's description when the framework is missing and the job may go on
  * @throws HostFailure naming the runtime and the command that makes one with the framework, or the packages that do
  * not fit each other
  */
-export function requireFramework(
+export async function requireFramework(
   plan: Pick<HostPlan, 'frameworkModule' | 'image'> & { runtime: { name: string } },
   versions: Versions,
-): void {
-  if (plan.frameworkModule === null) return;
-  const { title, runtime } = FRAMEWORKS[plan.frameworkModule];
+  launcher: { needsFramework?: boolean },
+  canImport: (module: string) => Promise<boolean>,
+): Promise<string | null> {
+  if (plan.frameworkModule === null) return null;
+  const { title, runtime, module } = FRAMEWORKS[plan.frameworkModule];
   const version = frameworkVersion(plan.frameworkModule, versions);
-  if (version === null) {
-    throw new HostFailure(
-      'ClientError',
-      `The image ${plan.image} needs ${title}, but the runtime ${plan.runtime.name} has none. ` +
-        `Make one that has it: trainyard setup --runtime ${runtime}`,
-    );
+  if (version === null && !(await canImport(module))) {
+    const missing = `The image ${plan.image} needs ${title}, but the runtime ${plan.runtime.name} has none. Make one that has it: trainyard setup --runtime ${runtime}`;
+    if (!launcher.needsFramework && title === 'PyTorch') return missing;
+    throw new HostFailure('ClientError', missing);
   }
   const numpy = versions.get('numpy');
   if (title === 'MXNet' && numpy !== undefined && !isBelow(numpy, [1, 24])) {
@@ -73,6 +80,7 @@ export function requireFramework(
         'Take numpy out of requirements.txt, or ask there for numpy==1.23.5.',
     );
   }
+  return null;
 }
 
 /**

@@ -32,7 +32,7 @@ async function main(): Promise<void> {
   const path = process.argv[2] ?? process.env.TRAINYARD_AGENT_JSON;
   if (!path) throw new Error('usage: agent.mjs AGENT_JSON (or TRAINYARD_AGENT_JSON=PATH)');
   const bootstrap = readBootstrap(path);
-  const stateDirectory = join(bootstrap.stateDir, 'agent');
+  const stateDirectory = bootstrap.agentStateDir;
   const state = StateStore.open(stateDirectory);
   const files = new LogFiles(join(bootstrap.stateDir, 'logs'));
   const init = new InitClient(bootstrap.initSocket);

@@ -90,10 +90,13 @@ export async function prepare(given: PrepareDeps): Promise<Prepared> {
   ]);
   const versions = new Map([...found.versions, ...(layer?.versions ?? [])]);
   // A command of the job's own may need nothing of what the image promises.
-  if (job.launcher.name !== 'container') requireFramework(plan, versions);
+  const missing =
+    job.launcher.name === 'container'
+      ? null
+      : await requireFramework(plan, versions, job.launcher, (module) => canImport(plan, module));
   const legacy = hasLegacyKeras(plan.frameworkModule, versions);
   const prepared = planLaunch(job, { ...known, entry, layer, mpi, addresses, hasLegacyKeras: legacy });
-  await giveNotices(deps, job, prepared, found);
+  await giveNotices(deps, job, prepared, { ...found, missing });
   return prepared;
 }
 
@@ -171,6 +174,14 @@ async function findMpi(plan: AttemptPlan, packages: RuntimePackages): Promise<Mp
   return { major, hasMpi4py: packages.versions.has('mpi4py') };
 }
 
+/** Of the runtime's own packages, whatever lies in the job's folders. */
+function canImport({ runtime }: AttemptPlan, module: string): Promise<boolean> {
+  const program = `import importlib.util, sys; sys.exit(importlib.util.find_spec(${JSON.stringify(module)}) is None)`;
+  return new Promise((resolve) => {
+    execFile(runtime.python, ['-I', '-c', program], { cwd: '/', env: {} }, (error) => resolve(!error));
+  });
+}
+
 const NAMES_TIMEOUT_MS = 15 * 60_000;
 const NAMES_MAX_PAUSE_MS = 30_000;
 
@@ -205,14 +216,15 @@ async function giveNotices(
   { plan, hardware, state }: PrepareDeps,
   job: JobReading,
   { launch }: Prepared,
-  { versions, torchVersion }: RuntimePackages,
+  { versions, torchVersion, missing }: RuntimePackages & { missing: string | null },
 ): Promise<void> {
   if (state.resumed) return;
   const isFirstOfGroup = plan.host === job.cluster.groupHosts[0];
   const accelerator = isFirstOfGroup ? missingAccelerator(plan.instanceType, hardware) : null;
   if (accelerator) await state.notice('missing_accelerator', accelerator);
   if (plan.host !== plan.hosts[0]) return;
-  const version = versionNotice(plan, torchVersion ?? frameworkVersion(plan.frameworkModule, versions));
+  const version =
+    missing ?? versionNotice(plan, torchVersion ?? frameworkVersion(plan.frameworkModule, versions));
   if (version) await state.notice('framework_version', version);
   const ignored = ignoredOptions(plan, job.parameters, job.launcher);
   if (ignored) await state.notice('ignored_distribution', ignored);

@@ -111,6 +111,8 @@ export interface Launcher {
   readonly name: LauncherName;
   /** The runtime's Open MPI is looked for. */
   readonly needsMpi?: boolean;
+  /** It is itself a program of the image's framework. */
+  readonly needsFramework?: boolean;
   /** @throws HostFailure when the job cannot be launched this way, with what to change */
   plan(context: LaunchContext): Launch;
 }

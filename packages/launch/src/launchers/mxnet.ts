@@ -12,6 +12,7 @@ const SCHEDULER_PORT = 8000;
  */
 export const mxnetServers = (script: Launcher = single): Launcher => ({
   name: 'mxnet-servers',
+  needsFramework: true,
   needsMpi: script.needsMpi ?? false,
   plan(context) {
     const hosts = context.cluster.distributionHosts;

@@ -11,6 +11,7 @@ const WORKER_PORT = 8890;
  */
 export const tensorflowServers: Launcher = {
   name: 'tensorflow-servers',
+  needsFramework: true,
   plan(context) {
     const hosts = context.cluster.distributionHosts;
     const lead = hosts[0]!;
@@ -43,6 +44,7 @@ export const tensorflowServers: Launcher = {
 /** MultiWorkerMirroredStrategy: the script alone on every host; no chief, as in AWS's toolkit. */
 export const multiWorker: Launcher = {
   name: 'multi-worker',
+  needsFramework: true,
   plan(context) {
     const hosts = context.cluster.distributionHosts;
     const port = (host: string): number => context.portOf(host, WORKER_PORT);

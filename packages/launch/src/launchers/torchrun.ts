@@ -8,6 +8,7 @@ import { words } from './launcher.ts';
  */
 export const torchrun: Launcher = {
   name: 'torchrun',
+  needsFramework: true,
   plan(context) {
     const { cluster, entry } = context;
     if (entry.kind !== 'program') {
