@@ -1,5 +1,6 @@
 import type { DescribeTrainingJobResponse, TrainingJob } from '@trainyard/sdk';
 import { EXIT_CODE, type ExitCode } from './exit-code.ts';
+import { modelOf } from './render/model-of.ts';
 import { ProgressView } from './render/progress-view.ts';
 import type { Terminal } from './render/terminal.ts';
 import { commandLine, type SessionFlags } from './session-options.ts';
@@ -62,7 +63,7 @@ export function printOutcome(
     SecondaryStatus: secondary,
     FailureReason: reason,
   } = description;
-  const model = description.ModelArtifacts?.S3ModelArtifacts ?? null;
+  const model = modelOf(description);
   if (target.json) {
     const exitCode = exitCodeOf(description);
     const result = {

@@ -1,4 +1,4 @@
-import type { PyTorchOptions, Session } from '@trainyard/sdk';
+import type { CommonOptions, EstimatorBase, Session, SourceOptions } from '@trainyard/sdk';
 import { Argument, Option, type Command } from 'commander';
 import { EXIT_CODE, type ExitCode } from '../exit-code.ts';
 import { followJob, printJson, printOutcome, type FollowTarget } from '../follow-job.ts';
@@ -6,20 +6,23 @@ import { downloadArtifacts } from '../model-download.ts';
 import { collect, parseHyperparameters, parsePairs, wholeNumber } from '../pairs.ts';
 import { terminalOn } from '../render/terminal.ts';
 import { addSessionOptions, commandLine, openSession, type SessionFlags } from '../session-options.ts';
+import {
+  DISTRIBUTIONS,
+  describeLaunch,
+  FRAMEWORKS,
+  type LaunchFlags,
+  type LaunchOptions,
+  launchOptions,
+} from '../train-options.ts';
 import { UserError } from '../user-error.ts';
 
-interface TrainFlags extends SessionFlags {
+interface TrainFlags extends SessionFlags, LaunchFlags {
   sourceDir?: string;
   dependency?: string[];
-  instances: number;
-  instanceType?: string;
-  processesPerHost?: number;
-  distribution: keyof typeof DISTRIBUTIONS;
   hyperparameter?: string[];
   input?: string[];
   environment?: string[];
   metric?: string[];
-  frameworkVersion?: string;
   pyVersion?: string;
   image?: string;
   role?: string;
@@ -35,13 +38,6 @@ interface TrainFlags extends SessionFlags {
   json?: boolean;
 }
 
-const DISTRIBUTIONS = {
-  none: undefined,
-  torch_distributed: { torch_distributed: { enabled: true } },
-  pytorchddp: { pytorchddp: { enabled: true } },
-  mpi: { mpi: { enabled: true } },
-} as const;
-
 /** Finds what most scripts print; `--metric` replaces it. Names of other losses (`val_loss=`) are left alone. */
 const DEFAULT_METRIC = {
   Name: 'loss',
@@ -51,11 +47,16 @@ const DEFAULT_METRIC = {
 export function addTrain(program: Command): void {
   const command = program
     .command('train')
-    .description('run a PyTorch script as a training job and follow it')
+    .description('run a script as a training job and follow it')
     .addArgument(
       new Argument('<script>', 'what every host starts: train.py, start.sh; inside --source-dir if given'),
     )
-    .option('--instances <n>', 'number of hosts', wholeNumber('--instances', 1), 1)
+    .addOption(
+      new Option('--framework <name>', 'what the script trains with')
+        .choices(Object.keys(FRAMEWORKS))
+        .default('pytorch'),
+    )
+    .option('--instances <n>', 'number of hosts (default: 1)', wholeNumber('--instances', 1))
     .option(
       '--processes-per-host <m>',
       'ranks on each host (default: its accelerators, else 1)',
@@ -80,8 +81,24 @@ export function addTrain(program: Command): void {
       'metric read from the log, its value the first group; may be repeated (default: loss)',
       collect,
     )
+    .option('--mpi-options <text>', 'further arguments of mpirun')
+    .option(
+      '--model-parallel <key=value>',
+      'parameter of smdistributed.modelparallel; may be repeated',
+      collect,
+    )
     .option('--instance-type <type>', 'ml.g5.2xlarge…; outside AWS a label')
-    .option('--framework-version <version>', 'PyTorch of the image, e.g. 2.8.0')
+    .option(
+      '--instance-group <name=type:count>',
+      'hosts of one type in a heterogeneous cluster, instead of --instances; may be repeated',
+      collect,
+    )
+    .option('--distribution-group <name>', 'the group that the distribution starts ranks on')
+    .option(
+      '--framework-version <version>',
+      'of the framework in the image, e.g. 2.8.0 (huggingface: of PyTorch below)',
+    )
+    .option('--transformers-version <version>', 'of transformers in the image (huggingface)')
     .option('--py-version <version>', 'Python of the image, e.g. py312')
     .option('--image <uri>', 'training image instead of the one for the versions')
     .option('--role <arn>', 'IAM role; needed on AWS')
@@ -112,11 +129,11 @@ async function train(script: string, flags: TrainFlags): Promise<ExitCode> {
   if (!flags.wait && flags.output !== undefined)
     throw new UserError('--output needs the end of the job, so it cannot be used with --no-wait.');
   const inputs = parsePairs('--input', flags.input);
-  const { PyTorch } = await import('@trainyard/sdk');
+  const launch = launchOptions(flags);
   const session = await openSession(flags, (warning) =>
     warn(target, `${warning.field}: ${warning.rule} ${warning.nextStep}`),
   );
-  const estimator = new PyTorch(estimatorOptions(script, flags, session));
+  const estimator = await makeEstimator(flags, { ...estimatorOptions(script, flags, session), ...launch });
   const naming = flags.jobName === undefined ? {} : { jobName: flags.jobName };
   if (flags.dryRun) {
     const { request } = await estimator.render(inputs, naming);
@@ -134,7 +151,19 @@ async function train(script: string, flags: TrainFlags): Promise<ExitCode> {
   return followed.exitCode;
 }
 
-function estimatorOptions(script: string, flags: TrainFlags, session: Session): PyTorchOptions {
+type Options = CommonOptions & SourceOptions & { pyVersion?: string; imageUri?: string };
+
+async function makeEstimator(
+  { framework }: TrainFlags,
+  options: Options & LaunchOptions,
+): Promise<EstimatorBase> {
+  const sdk = await import('@trainyard/sdk');
+  // Which combinations there are is checked when the estimator is made, with every problem at once.
+  const Framework = sdk[FRAMEWORKS[framework]] as new (options: never) => EstimatorBase;
+  return new Framework(options as never);
+}
+
+function estimatorOptions(script: string, flags: TrainFlags, session: Session): Options {
   const metrics = Object.entries(parsePairs('--metric', flags.metric)).map(([Name, Regex]) => ({
     Name,
     Regex,
@@ -145,14 +174,9 @@ function estimatorOptions(script: string, flags: TrainFlags, session: Session): 
     entryPoint: script,
     sourceDir: flags.sourceDir,
     dependencies: flags.dependency,
-    instanceCount: flags.instances,
-    instanceType: flags.instanceType,
-    processesPerHost: flags.processesPerHost,
-    distribution: DISTRIBUTIONS[flags.distribution],
     hyperparameters: parseHyperparameters('-p', flags.hyperparameter),
     environment: Object.keys(environment).length > 0 ? environment : undefined,
     metricDefinitions: metrics.length > 0 ? metrics : [DEFAULT_METRIC],
-    frameworkVersion: flags.frameworkVersion,
     pyVersion: flags.pyVersion,
     imageUri: flags.image,
     role: flags.role,
@@ -167,13 +191,7 @@ function estimatorOptions(script: string, flags: TrainFlags, session: Session): 
 function announce(name: string, flags: TrainFlags, target: FollowTarget): void {
   if (target.json) return printJson(target.terminal, { event: 'created', job: name });
   const { write, style } = target.terminal;
-  const { instances, processesPerHost, distribution } = flags;
-  const shape = [
-    `${instances} ${instances === 1 ? 'instance' : 'instances'}`,
-    ...(processesPerHost === undefined ? [] : [`${processesPerHost} processes each`]),
-    ...(distribution === 'none' ? [] : [distribution]),
-  ].join(', ');
-  write(`${style('bold', name)}  ${shape}\n`);
+  write(`${style('bold', name)}  ${describeLaunch(flags)}\n`);
   if (!flags.wait) write(`Follow it with: ${commandLine(['jobs', 'logs', name, '--follow'], flags)}\n`);
 }
 

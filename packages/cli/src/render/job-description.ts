@@ -2,6 +2,7 @@ import { decodeHyperparameter, pythonStr } from '@trainyard/api';
 import type { DescribeTrainingJobResponse, TrainyardJob } from '@trainyard/sdk';
 import { formatDuration } from './duration.ts';
 import { formatMetric } from './metric-course.ts';
+import { modelOf } from './model-of.ts';
 
 /** A description as lines of name and value, what a person asks for first; `--json` has the rest. */
 export function describeJob(job: DescribeTrainingJobResponse, more: TrainyardJob | null = null): string {
@@ -14,12 +15,12 @@ export function describeJob(job: DescribeTrainingJobResponse, more: TrainyardJob
     ['Status', `${job.TrainingJobStatus} (${job.SecondaryStatus})`],
     ['Reason', job.FailureReason],
     ['Waits', more?.waitReason ?? undefined],
-    ['Hosts', resources && `${resources.InstanceCount} × ${resources.InstanceType}`],
+    ['Hosts', resources && describeHosts(resources)],
     ['Image', job.AlgorithmSpecification?.TrainingImage],
     ['Script', asTyped(job.HyperParameters?.['sagemaker_program'])],
     ['Hyperparameters', userValues.map(([name, value]) => `${name}=${asTyped(value)}`).join(' ')],
     ['Inputs', job.InputDataConfig?.map((channel) => channel.ChannelName).join(' ')],
-    ['Model', job.ModelArtifacts?.S3ModelArtifacts],
+    ['Model', modelOf(job) ?? undefined],
     ['Metrics', finalMetrics(job)],
     ['Created', job.CreationTime.toISOString()],
     ['Ended', job.TrainingEndTime?.toISOString()],
@@ -39,6 +40,17 @@ export function describeJob(job: DescribeTrainingJobResponse, more: TrainyardJob
     .filter((line): line is [string, string] => line[1] !== undefined && line[1] !== '')
     .map(([name, value]) => `${name.padEnd(17)}${value}\n`)
     .join('');
+}
+
+function describeHosts({
+  InstanceCount: count,
+  InstanceType: type,
+  InstanceGroups: groups = [],
+}: NonNullable<DescribeTrainingJobResponse['ResourceConfig']>): string {
+  if (groups.length === 0) return `${count} × ${type}`;
+  return groups
+    .map((group) => `${group.InstanceGroupName}: ${group.InstanceCount} × ${group.InstanceType}`)
+    .join(', ');
 }
 
 /** What every host says counts once. */

@@ -118,6 +118,17 @@ test('the reason for waiting is shown when it changes', () => {
   expect(text()).toBe('note needs 4 hosts, 2 are free; other-job holds 6\n');
 });
 
+test('a reason for waiting that the phase has said is not said again', () => {
+  const { terminal, text } = recorder(false);
+  const view = new ProgressView(terminal, () => 0);
+  const waitReason = 'Waiting for 2 hosts: 0 of 2 free; held by s1 (2)';
+  view.show(transition('Starting', 0));
+  view.show(transition('Pending', 1000, waitReason));
+  view.show({ type: 'status', id: null, at: 0, secondaryStatus: 'Pending', waitReason } as never);
+  view.show({ type: 'status', id: null, at: 0, secondaryStatus: 'Pending', waitReason: 'another' } as never);
+  expect(text()).toBe(`── Starting\n── Pending after 1.0 s: ${waitReason}\nnote another\n`);
+});
+
 test.each([
   ['plain', 'plain'],
   ['\x1b[31mred\x1b[0m', '\x1b[31mred\x1b[0m'],

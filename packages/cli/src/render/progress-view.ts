@@ -87,10 +87,11 @@ export class ProgressView {
   #showPhase(name: string, startedAt: number, message: string): void {
     const before = this.#phases.current;
     if (!this.#phases.add({ name, startedAt })) return;
-    this.#waitReason = '';
     if (this.#phases.isOver) return;
     const since = before ? ` after ${formatDuration(this.#phases.elapsedMs(startedAt))}` : '';
     const detail = message && !ORDINARY.has(name) ? `: ${message}` : '';
+    // The reason for waiting comes as the message of its phase, and then again by itself.
+    this.#waitReason = detail === '' ? '' : message;
     this.#line(this.#terminal.style('bold', `── ${name}${since}${detail}`));
   }
 

@@ -1,5 +1,14 @@
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { EXIT_CODE } from '../exit-code.ts';
@@ -91,24 +100,30 @@ function filesBelow(folder: string): string[] {
 
 async function build(python: string, library: string, cache: string): Promise<string> {
   const draft = `${cache}.${process.pid}.tmp`;
+  const wheelFolder = join(draft, 'wheel');
+  const objects = join(dirname(cache), 'objects');
   rmSync(draft, { recursive: true, force: true });
-  mkdirSync(draft, { recursive: true });
-  const { ok, output } = await runTool(python, ['-c', BUILD, draft], {
-    // The clone stays as it is, and objects that did not change are not compiled again.
-    TRAINYARD_COLLECTIVE_BUILD_DIR: join(dirname(cache), 'objects'),
-    PYTHONDONTWRITEBYTECODE: '1',
-    PYTHONPATH: library,
-  });
-  if (!ok) {
+  for (const folder of [wheelFolder, join(draft, 'build'), objects]) mkdirSync(folder, { recursive: true });
+  // Two builds at once share the objects, which are files by content, and nothing else.
+  symlinkSync(objects, join(draft, 'build', 'objects'));
+  try {
+    const { ok, output } = await runTool(python, ['-c', BUILD, wheelFolder], {
+      TRAINYARD_COLLECTIVE_BUILD_DIR: join(draft, 'build'),
+      PYTHONDONTWRITEBYTECODE: '1',
+      PYTHONPATH: library,
+    });
+    if (!ok) {
+      throw new UserError(
+        `Building ${library} failed: ${reasonOf(output)}\nThen run again: trainyard setup --libraries`,
+        EXIT_CODE.unavailable,
+      );
+    }
+    rmSync(cache, { recursive: true, force: true });
+    renameSync(wheelFolder, cache);
+    return wheelIn(cache)!;
+  } finally {
     rmSync(draft, { recursive: true, force: true });
-    throw new UserError(
-      `Building ${library} failed: ${reasonOf(output)}\nThen run again: trainyard setup --libraries`,
-      EXIT_CODE.unavailable,
-    );
   }
-  rmSync(cache, { recursive: true, force: true });
-  renameSync(draft, cache);
-  return wheelIn(cache)!;
 }
 
 /** The message of the build's own error; of anything else the last lines. */
@@ -125,8 +140,9 @@ function wheelIn(folder: string): string | null {
 
 /** Wheels of earlier sources are of no use to anyone. */
 function removeOthers(wheels: string, folder: string, key: string): void {
+  const isWheelFolder = new RegExp(`^${folder}-[0-9a-f]{16}$`);
   for (const name of readdirSync(wheels)) {
-    if (name.startsWith(`${folder}-`) && name !== `${folder}-${key}`)
+    if (isWheelFolder.test(name) && name !== `${folder}-${key}`)
       rmSync(join(wheels, name), { recursive: true, force: true });
   }
 }
