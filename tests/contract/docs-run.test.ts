@@ -29,21 +29,29 @@ test('the program of docs/api.md runs', async () => {
   expect(stdout).toContain('hostLimit');
 });
 
+/** Every kind of event comes of it: a metric of the loss, a notice of the missing GPU. */
+const JOB = `
+echo 'print("loss=0.5")' > answers.py
+trainyard train answers.py --job-name answers --instance-type ml.g5.xlarge
+`;
+
 test('answers and events have the members that docs/api.md lists', async () => {
+  const fence = { language: 'sh', noRun: null, body: JOB, line: 1 };
+  const made = await reader.follow({ path: 'answers', text: JOB, fences: [fence] });
+  expect(made.code, made.stderr).toBe(0);
   const api = readPage('docs/api.md');
   const names = (cell: string): string[] => (cell.match(/[A-Za-z]+/g) ?? []).toSorted();
-  // The job that a reader of docs/start.md made.
   for (const [path, heading] of [
     ['health', 'health'],
     ['doctor', 'doctor'],
-    ['jobs/line-1', 'jobs/NAME'],
+    ['jobs/answers', 'jobs/NAME'],
   ] as const) {
     const answer = (await (await reader.ask(path)).json()) as Record<string, unknown>;
     const listed = tableBelow(api, heading).map(([cell]) => cell!);
     expect(Object.keys(answer).toSorted(), heading).toEqual(names(listed.join(' ')));
   }
 
-  const stream = await (await reader.ask('jobs/line-1/events')).text();
+  const stream = await (await reader.ask('jobs/answers/events')).text();
   const seen = new Map<string, string[]>();
   for (const [, type, data] of stream.matchAll(/^event: (\w+)\ndata: (.+)$/gm)) {
     seen.set(type!, Object.keys(JSON.parse(data!) as object).toSorted());

@@ -1,5 +1,5 @@
 import type { ServerResponse } from 'node:http';
-import type { ErrorProtocol, ServiceError } from '@trainyard/api';
+import { type ErrorProtocol, escapeXml, type ServiceError } from '@trainyard/api';
 import type { Call } from './call.ts';
 
 /** The form in which a protocol says no. */
@@ -58,16 +58,6 @@ export function sendError(
       `<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>${escapeXml(code)}</Code><Message>${escapeXml(message)}</Message>${s3Details(error)}<RequestId>${requestId}</RequestId><HostId>${hostIdOf(requestId)}</HostId></Error>`,
     );
   }
-}
-
-/** Text inside an element or attribute; what XML 1.0 cannot hold at all becomes U+FFFD. */
-export function escapeXml(text: string): string {
-  return (
-    text
-      // oxlint-disable-next-line no-control-regex
-      .replaceAll(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]|\p{Surrogate}/gu, '\ufffd')
-      .replaceAll(/[&<>"'\r]/g, (character) => `&#${character.charCodeAt(0)};`)
-  );
 }
 
 function send(response: ServerResponse, status: number, contentType: string, text: string): void {

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
-import { type ArnScope, queryError, roleArn } from '@trainyard/api';
-import { escapeXml, sendXml } from './answers.ts';
+import { type ArnScope, escapeXml, queryError, roleArn } from '@trainyard/api';
+import { sendXml } from './answers.ts';
 import { authenticate } from './authenticate.ts';
 import type { Call } from './call.ts';
 import type { GatewayDeps } from './deps.ts';

@@ -179,7 +179,7 @@ describe('query calls', () => {
       'ResourceArns.member.1': 'arn:aws:s3:::b/*',
     });
     expect(simulated.text).toContain(
-      '<member><EvalActionName>s3:Get&#60;Object&#62;</EvalActionName><EvalResourceName>arn:aws:s3:::b/*</EvalResourceName><EvalDecision>allowed</EvalDecision></member>',
+      '<member><EvalActionName>s3:Get&lt;Object&gt;</EvalActionName><EvalResourceName>arn:aws:s3:::b/*</EvalResourceName><EvalDecision>allowed</EvalDecision></member>',
     );
     const bad = await it.query('iam', { Action: 'GetRole', Version: '2010-05-08', RoleName: 'a/b' });
     expect(bad.text).toContain('<Code>ValidationError</Code>');
@@ -216,7 +216,7 @@ describe('S3 calls', () => {
       'content-type': 'application/xml',
       'x-amz-id-2': expect.any(String),
     });
-    expect(answer.text).toContain('<Code>NoSuchKey</Code><Message>No &#60;key&#62; &#38; nothing</Message>');
+    expect(answer.text).toContain('<Code>NoSuchKey</Code><Message>No &lt;key&gt; &amp; nothing</Message>');
     expect(answer.text).toContain(`<RequestId>${id as string}</RequestId>`);
     const head = await it.send({ path: '/bucket/key', method: 'HEAD' });
     expect(head).toMatchObject({ status: 404, text: '' });

@@ -1,3 +1,5 @@
+import { escapeXml } from '@trainyard/api';
+
 export const S3_NAMESPACE = 'http://s3.amazonaws.com/doc/2006-03-01/';
 
 /** An array repeats its element; null and undefined leave it out. */
@@ -13,7 +15,7 @@ export function writeXml(root: string, content: XmlValue, namespace: string | nu
 
 function contentOf(value: XmlValue): string {
   if (value === null || value === undefined) return '';
-  if (typeof value !== 'object') return escapeXml(String(value));
+  if (typeof value !== 'object') return escapeText(String(value));
   return Object.entries(value)
     .flatMap(([name, child]) =>
       (Array.isArray(child) ? (child as XmlValue[]) : [child as XmlValue]).map((one) => [name, one] as const),
@@ -23,13 +25,10 @@ function contentOf(value: XmlValue): string {
     .join('');
 }
 
-const ESCAPES: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' };
-
 /** Control characters become references, as S3 writes them, although XML 1.0 knows no such characters. */
-function escapeXml(text: string): string {
-  return text.replace(
-    /[&<>"\p{Cc}\ufffe\uffff]/gu,
-    (char) => ESCAPES[char] ?? `&#x${char.charCodeAt(0).toString(16)};`,
+function escapeText(text: string): string {
+  return text.replace(/([\p{Cc}\ufffe\uffff])|[^\p{Cc}\ufffe\uffff]+/gu, (part, control?: string) =>
+    control === undefined ? escapeXml(part) : `&#x${control.charCodeAt(0).toString(16)};`,
   );
 }
 
