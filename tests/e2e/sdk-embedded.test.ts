@@ -49,7 +49,8 @@ function session(): Session {
 }
 
 function estimator(options: Partial<PyTorchOptions> = {}): PyTorch {
-  return new PyTorch({ entryPoint: 'count.py', sourceDir: source, session: session(), ...options });
+  const all = { entryPoint: 'count.py', sourceDir: source, session: session(), ...options };
+  return new PyTorch(all as PyTorchOptions);
 }
 
 function useDirectory(): void {
@@ -123,6 +124,29 @@ describe('jobs on the embedded service', () => {
     writeFileSync(file, '2\n');
     const job = await estimator().fit(file, { logs: false });
     expect(linesOf(await collect(job.events()))).toContain("channel ['b.csv']");
+  });
+
+  it('a distribution starts on the group that it names, and the others run the script as it is', async () => {
+    const group = (instanceGroupName: string, instanceType: string, instanceCount: number) => {
+      return { instanceGroupName, instanceType, instanceCount };
+    };
+    writeFileSync(
+      join(source, 'group.py'),
+      "import os; print('group', os.environ['SM_CURRENT_INSTANCE_GROUP'], 'rank', os.environ.get('RANK'))",
+    );
+    const grouped = new PyTorch({
+      entryPoint: 'group.py',
+      sourceDir: source,
+      session: session(),
+      instanceGroups: [group('data', 'ml.c5.xlarge', 1), group('train', 'ml.m5.xlarge', 2)],
+      distribution: { torch_distributed: { enabled: true }, instance_groups: ['train'] },
+    });
+    const job = await grouped.fit(undefined, { logs: false });
+    const events = await collect(job.events());
+    expect(linesOf(events, 'algo-1')).toEqual(['group data rank None']);
+    expect(linesOf(events, 'algo-2')).toEqual(['group train rank 0']);
+    expect(linesOf(events, 'algo-3')).toEqual(['group train rank 1']);
+    expect((await job.describe()).ResourceConfig?.InstanceGroups).toHaveLength(2);
   });
 
   it('events go on after any of their ids, without repeating one', async () => {
