@@ -10,6 +10,7 @@ import type { Bootstrap } from './bootstrap.ts';
 import { prepareChannel } from './channels.ts';
 import type { Checkpoints } from './checkpoints.ts';
 import { findEntry, installables, prepareCode } from './code.ts';
+import { serveDriverSsh } from './driver-ssh.ts';
 import { scriptEnvironment } from './environment.ts';
 import { frameworkVersion, hasLegacyKeras, requireFramework, versionNotice } from './frameworks.ts';
 import type { Hardware } from './hardware.ts';
@@ -26,7 +27,7 @@ import type { AttemptPlan } from './plan.ts';
 import type { JobReading, LaunchFacts, Prepared } from './plan-launch.ts';
 import { environmentContext, homeDirectory, planLaunch, readJob } from './plan-launch.ts';
 import type { PlanSource } from './plan-source.ts';
-import { installRequirements } from './requirements.ts';
+import { installRequirements, writableLayer } from './requirements.ts';
 import type { RuntimePackages } from './runtime-packages.ts';
 import { readRuntimePackages } from './runtime-packages.ts';
 import type { StateStore } from './state.ts';
@@ -131,7 +132,13 @@ async function prepareScript(
   // Under network isolation the code itself comes through a channel.
   if (submitDirectory !== null && !isS3Uri(submitDirectory)) await pending.channels;
   await prepareCode(submitDirectory, deps);
-  if (job.launcher.name === 'container') return { entry: null, layer: null };
+  const layerDirectory = join(deps.bootstrap.stateDir, 'layer');
+  if (job.launcher.name === 'container') {
+    const [packages] = await Promise.all([pending.packages, pending.channels]);
+    await serveDriverSsh(deps.layout, deps.plan.channels);
+    const { python } = deps.plan.runtime;
+    return { entry: null, layer: await writableLayer({ python, packages, layerDirectory }) };
+  }
   if (program === null) {
     throw new HostFailure(
       'ClientError',
@@ -145,7 +152,7 @@ async function prepareScript(
     python: deps.plan.runtime.python,
     packages: await pending.packages,
     codeDirectory: deps.layout.of('code'),
-    layerDirectory: join(deps.bootstrap.stateDir, 'layer'),
+    layerDirectory,
     logDirectory: deps.files.directory,
     networkIsolated: deps.plan.networkIsolated,
     environment: scriptEnvironment(environmentContext({ parameters, ...job }, await pending.facts)),

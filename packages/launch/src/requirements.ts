@@ -103,8 +103,25 @@ export async function installRequirements(
 
 const RUNTIME_PTH = '_trainyard_runtime.pth';
 
+/**
+ * An empty layer for a command of the job's own, which may call pip itself, as the drivers of AWS's SDK v3 do: the
+ * runtime is not the job's to write to.
+ */
+export async function writableLayer(
+  deps: Pick<RequirementsDeps, 'python' | 'packages' | 'layerDirectory'>,
+): Promise<PackageLayer> {
+  const layer = await makeLayer(deps);
+  for (const name of ['pip', 'pip3']) {
+    const path = join(layer.bin, name);
+    await writeFile(path, `#!/bin/sh\nexec '${join(layer.bin, 'python')}' -m pip "$@"\n`, { mode: 0o755 });
+  }
+  return { ...layer, preloadable: true, versions: new Map() };
+}
+
 /** A virtual environment by hand: `python -m venv` would take a second. May be repeated. */
-async function makeLayer(deps: RequirementsDeps): Promise<{ site: string; bin: string }> {
+async function makeLayer(
+  deps: Pick<RequirementsDeps, 'python' | 'packages' | 'layerDirectory'>,
+): Promise<{ site: string; bin: string }> {
   const { python, packages, layerDirectory } = deps;
   const bin = join(layerDirectory, 'bin');
   const site = join(layerDirectory, 'lib', packages.pythonName, 'site-packages');

@@ -150,6 +150,19 @@ export const LAUNCHER_VARIABLES: Readonly<Record<string, string>> = {
     'Open MPI 4.1 would kill ranks 1 s after a stop; they have the time that the job has.',
 };
 
+/** What makes either generation of Open MPI reach the other hosts and leave ranks the time of a stop. */
+export function openMpiEnvironment(context: LaunchContext): Record<string, string> {
+  const killAfter = String(Math.ceil(context.stopGraceMs / 1000));
+  return {
+    OMPI_ALLOW_RUN_AS_ROOT: '1',
+    OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: '1',
+    OMPI_MCA_plm_rsh_agent: context.remoteShell,
+    PRTE_MCA_plm_ssh_agent: context.remoteShell,
+    PRTE_MCA_plm_ssh_no_tree_spawn: '1',
+    OMPI_MCA_odls_base_sigkill_timeout: killAfter,
+  };
+}
+
 /** Keeps an option and its value on one line of a command. */
 export const words = (...items: string[]): string[] => items;
 

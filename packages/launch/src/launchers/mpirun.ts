@@ -2,7 +2,7 @@ import { HostFailure } from '../host-failure.ts';
 import { positiveInteger } from '../parameters.ts';
 import { waitForScript } from '../peers.ts';
 import type { Launch, LaunchContext, Launcher } from './launcher.ts';
-import { scriptCommand, scriptCommandText, words } from './launcher.ts';
+import { openMpiEnvironment, scriptCommand, scriptCommandText, words } from './launcher.ts';
 
 /** mpirun over all distribution hosts, started on the first; the others wait for its end. */
 export const mpirun: Launcher = {
@@ -57,7 +57,7 @@ function planMpi(
     ...base,
     role: 'run',
     argv: ['mpirun', ...options, ...wrapper, ...scriptCommand(context, context.python, mpi4py)],
-    env: environment(context),
+    env: openMpiEnvironment(context),
     command: ['mpirun', ...options, scriptCommandText(context, mpi4py)].join(' '),
   };
 }
@@ -182,18 +182,6 @@ export function customOptions(given: unknown, major: number): { ncclDebug: strin
     else words.push(item);
   }
   return { ncclDebug, words: modernise(words, major) };
-}
-
-function environment(context: LaunchContext): Record<string, string> {
-  const killAfter = String(Math.ceil(context.stopGraceMs / 1000));
-  return {
-    OMPI_ALLOW_RUN_AS_ROOT: '1',
-    OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: '1',
-    OMPI_MCA_plm_rsh_agent: context.remoteShell,
-    PRTE_MCA_plm_ssh_agent: context.remoteShell,
-    PRTE_MCA_plm_ssh_no_tree_spawn: '1',
-    OMPI_MCA_odls_base_sigkill_timeout: killAfter,
-  };
 }
 
 /** `mpirun (Open MPI) 5.0.11` → 5; null for another MPI. */

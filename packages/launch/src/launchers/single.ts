@@ -1,5 +1,5 @@
 import type { Launcher } from './launcher.ts';
-import { scriptCommand, scriptCommandText } from './launcher.ts';
+import { openMpiEnvironment, scriptCommand, scriptCommandText } from './launcher.ts';
 
 const NONE: Record<string, string> = {};
 
@@ -26,7 +26,8 @@ export const container: Launcher = {
     role: 'run',
     argv: context.containerCommand!,
     cwd: context.codeDirectory,
-    env: {},
+    // It may call mpirun itself, as the drivers of AWS's SDK v3 do.
+    env: openMpiEnvironment(context),
     command: context.containerCommand!.join(' '),
     rankHosts: [],
   }),
