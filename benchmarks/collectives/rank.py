@@ -1,14 +1,14 @@
 """One rank of one library: connects to the driver and measures on request.
 
-    rank.py LIBRARY DRIVER_PORT_OR_PATH
+    rank.py LIBRARY DRIVER_SOCKET
 
-LIBRARY is smddp, smddp-allocated, gloo, or mpi (run under mpirun, mpi4py).
-Between requests the rank blocks in a socket read, so that idle libraries cost
-nothing while another one is measured.
+LIBRARY is smddp, smddp-allocated, gloo, sockets, mpi or mpi-window (the last two run under mpirun, with mpi4py).
+Between requests the rank blocks in a socket read, so that idle libraries cost nothing while another one is measured.
 """
 
 import json
 import os
+import select
 import socket
 import sys
 import time
@@ -56,6 +56,9 @@ class TorchLibrary:
         else:
             self.dist.broadcast(whole, 0)
 
+    def close(self):
+        self.dist.destroy_process_group()
+
 
 class MpiLibrary:
     def __init__(self, _):
@@ -84,13 +87,141 @@ class MpiLibrary:
         else:
             self.world.Bcast(whole, 0)
 
+    def close(self):
+        pass
+
+
+class MpiWindow(MpiLibrary):
+    """The control for allocated tensors: what MPI's users can do by hand where all arrays lie in a shared window.
+
+    Every rank works in the others' arrays with numpy; the library only gives the memory and the barriers.
+    """
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.windows = []
+        self.all = {}  # address of an array → the same array of every rank
+
+    def array(self, values):
+        if len(self.windows) == 2:  # those of the measurement before
+            self.barrier()
+            self.all.clear()
+            for window in self.windows:
+                window.Free()
+            self.windows.clear()
+        window = self.mpi.Win.Allocate_shared(values.nbytes, 1, comm=self.world)
+        self.windows.append(window)
+        arrays = [np.frombuffer(window.Shared_query(rank)[0], np.float32) for rank in range(self.size)]
+        mine = arrays[self.rank]
+        mine[:] = values
+        self.all[mine.ctypes.data] = arrays
+        return mine
+
+    def call(self, op, whole, part):
+        wholes, parts = self.all[whole.ctypes.data], self.all[part.ctypes.data]
+        n, rank = self.size, self.rank
+        each = len(whole) // n
+        own = slice(rank * each, (rank + 1) * each if rank < n - 1 else len(whole))
+        self.barrier()
+        if op in ("allreduce", "reducescatter"):
+            out = whole[own] if op == "allreduce" else part
+            own = own if op == "allreduce" else slice(rank * each, (rank + 1) * each)
+            # Piece by piece, so that sums stay in the cache.
+            for at in range(own.start, own.stop, 16384):
+                piece = slice(at, min(at + 16384, own.stop))
+                target = out[at - own.start : piece.stop - own.start]
+                np.add(wholes[0][piece], wholes[1][piece], out=target)
+                for other in wholes[2:]:
+                    np.add(target, other[piece], out=target)
+                for other in wholes if op == "allreduce" else ():
+                    if other is not whole:
+                        other[piece] = target
+        elif op == "allgather":
+            for other in range(n):
+                whole[other * each : (other + 1) * each] = parts[other]
+        elif rank != 0:
+            whole[:] = wholes[0]
+        self.barrier()
+
+
+class Sockets:
+    """The limit between two hosts: as many bytes as a host must send, over one bare TCP connection per rank.
+
+    Rank g of one host exchanges with rank g of the other; nothing is reduced, nothing goes on inside a host.
+    """
+
+    def __init__(self, _):
+        self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        seats = self.size // 2
+        path = f"{os.environ['BENCHMARK_STORE']}-{self.rank % seats}"
+        if self.rank < seats:
+            server = socket.create_server((os.environ["BENCHMARK_ADDRESS"], 0))
+            with open(f"{path}.part", "w") as file:
+                file.write(f"{server.getsockname()[1]}")
+            os.rename(f"{path}.part", path)
+            self.link = server.accept()[0]
+        else:
+            deadline = time.monotonic() + 60
+            while not os.path.exists(path):
+                if time.monotonic() > deadline:
+                    raise SystemExit("the other host's rank did not start")
+                time.sleep(0.01)
+            self.link = socket.create_connection((os.environ["BENCHMARK_ADDRESS"], int(open(path).read())))
+        self.link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.link.setblocking(False)
+
+    def array(self, values):
+        return values
+
+    def numpy(self, array):
+        return array
+
+    def barrier(self):
+        self.exchange(memoryview(b"x"), memoryview(bytearray(1)))
+
+    def call(self, op, whole, part):
+        # What a host must send (data-parallel theory, M = 2), cut over its ranks.
+        total = whole.nbytes if op in ("allreduce", "broadcast") else whole.nbytes // 2
+        mine = total // (self.size // 2)
+        if not hasattr(self, "incoming") or len(self.incoming) < mine:
+            self.incoming = memoryview(bytearray(mine))
+        outgoing = memoryview(whole).cast("B")[:mine]
+        if op != "broadcast":
+            self.exchange(outgoing, self.incoming[:mine])
+        elif self.rank < self.size // 2:
+            self.exchange(outgoing, self.incoming[:1])
+        else:
+            self.exchange(outgoing[:1], self.incoming[:mine])
+
+    def exchange(self, outgoing, incoming):
+        poll = select.poll()
+        while outgoing or incoming:
+            poll.register(self.link, (select.POLLOUT if outgoing else 0) | (select.POLLIN if incoming else 0))
+            for _, events in poll.poll():
+                if outgoing and events & select.POLLOUT:
+                    outgoing = outgoing[self.link.send(outgoing) :]
+                if incoming and events & select.POLLIN:
+                    n = self.link.recv_into(incoming)
+                    if n == 0:
+                        raise SystemExit("the other host's rank ended")
+                    incoming = incoming[n:]
+
+    def close(self):
+        self.link.close()
+
+
+LIBRARIES = {"mpi": MpiLibrary, "mpi-window": MpiWindow, "sockets": Sockets}
+
 
 def check(library, op, count):
     """Small integers: every library must give exactly these sums."""
+    if isinstance(library, Sockets):
+        return
     rank, size = library.rank, library.size
     base = (np.arange(count) % 13).astype(np.float32)
     each = count // size
     whole, part = library.array(base + rank), library.array(np.full(each, rank, np.float32))
+    library.barrier()
     library.call(op, whole, part)
     total = base * size + sum(range(size))
     if op == "allreduce":
@@ -124,7 +255,7 @@ def main():
     name, port = sys.argv[1:3]
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(port)
-    library = (MpiLibrary if name == "mpi" else TorchLibrary)(name)
+    library = LIBRARIES.get(name, TorchLibrary)(name)
     stream = connection.makefile("rw")
     stream.write(json.dumps({"rank": library.rank, "pid": os.getpid()}) + "\n")
     stream.flush()
@@ -140,8 +271,7 @@ def main():
             answer = measure(library, request["op"], count, request["calls"])
         stream.write(json.dumps(answer) + "\n")
         stream.flush()
-    if name != "mpi":
-        library.dist.destroy_process_group()
+    library.close()
 
 
 main()
