@@ -27,6 +27,8 @@ export interface LaunchOptions {
   framework: FrameworkName;
   /** A file of `scripts/`, or its text. */
   script: string | { text: string };
+  /** A folder of `scripts/` whose files lie beside the script. */
+  beside?: string;
   instances?: number;
   /** `sagemaker_…` and the user's, as JSON values. */
   hyperParameters?: Record<string, unknown>;
@@ -43,7 +45,11 @@ export async function launchJob(service: TestService, options: LaunchOptions): P
   const program = typeof options.script === 'string' ? options.script : 'train.py';
   const text =
     typeof options.script === 'string' ? readFileSync(join(SCRIPTS, program)) : options.script.text;
-  await service.s3.putObject({ bucket: BUCKET, key, body: await sourceArchive({ [program]: text }) });
+  await service.s3.putObject({
+    bucket: BUCKET,
+    key,
+    body: await sourceArchive({ [program]: text, ...filesOf(options.beside) }),
+  });
   const parameters = {
     sagemaker_program: program,
     sagemaker_submit_directory: `s3://${BUCKET}/${key}`,
@@ -70,6 +76,15 @@ export async function launchJob(service: TestService, options: LaunchOptions): P
     ...options.change,
   });
   return name;
+}
+
+function filesOf(folder: string | undefined): Record<string, Buffer> {
+  if (folder === undefined) return {};
+  const root = join(SCRIPTS, folder);
+  const names = readdirSync(root, { recursive: true, encoding: 'utf8' }).filter((name) =>
+    name.endsWith('.py'),
+  );
+  return Object.fromEntries(names.map((name) => [name, readFileSync(join(root, name))]));
 }
 
 /** Sentences of the job's description, as `code: message`. */
