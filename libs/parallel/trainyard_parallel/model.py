@@ -204,9 +204,10 @@ class DistributedModel(nn.Module):
         if state.process.rank == 0:
             for name, at in plan.calls:
                 print(f"smp: {name} is on stage {at}", flush=True)
+        self.pipeline.plans.clear()
+        del plan
         self.counted_elsewhere = {p for p, at in held.items() if stage in at and stage != min(at)}
         self._keep_local({p for p, at in held.items() if stage in at}, [names[p] for p, at in held.items() if len(at) > 1])
-        self.pipeline.plans.clear()
         self.partitioned = True
         self.names = {parameter: name for name, parameter in self.module.named_parameters() if not parameter.is_meta}
         for state_dict, strict in self._pending:

@@ -4,7 +4,11 @@ from types import SimpleNamespace
 
 import torch
 from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
+from torch.utils._python_dispatch import TorchDispatchMode as DispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+# Functions of torch.nn.init that look at values, or do nothing to meta tensors.
+INITIALISERS = ("_no_grad_trunc_normal_", "orthogonal_", "sparse_", "dirac_")
 
 # Makes a tensor subclass instance that has a shape and dtype but no storage.
 make_wrapper = torch.Tensor._make_wrapper_subclass
@@ -23,4 +27,9 @@ class ModelGradScaler(ShardedGradScaler):
         return super()._unscale_grads_(SimpleNamespace(param_groups=[{"params": parts}]), *args, **kwargs)
 
 
-__all__ = ["ModelGradScaler", "make_wrapper", "tree_flatten", "tree_map", "tree_unflatten", "without_handles"]
+def initialisers():
+    """{name in torch.nn.init: function} of those that delayed parameters record as a whole."""
+    return {name: getattr(torch.nn.init, name) for name in INITIALISERS}
+
+
+__all__ = ["DispatchMode", "ModelGradScaler", "initialisers", "make_wrapper", "tree_flatten", "tree_map", "tree_unflatten", "without_handles"]

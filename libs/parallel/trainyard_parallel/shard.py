@@ -12,7 +12,9 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from trainyard_parallel import delayed
 from trainyard_parallel.errors import SMPConfigError
+from trainyard_parallel.shard_mesh import shard_mesh
 from trainyard_parallel.state import state
 
 
@@ -27,7 +29,7 @@ def apply(model):
     module = model.module
     # One matrix of replicas × shards for each tensor-parallel rank; shard groups are runs of the reduced-data-parallel ones.
     ranks = torch.tensor(state.topology.groups["rdp"]).unflatten(1, (-1, state.cfg.sharded_data_parallel_degree))
-    mesh = DeviceMesh(state.process.device.type, ranks, mesh_dim_names=("tp", "replicate", "shard"))["replicate", "shard"]
+    mesh = shard_mesh(DeviceMesh(state.process.device.type, ranks, mesh_dim_names=("tp", "replicate", "shard")))
     splits = {name: p._smp_split for name, p in module.named_parameters(remove_duplicate=False) if hasattr(p, "_smp_split")}
     limit = state.cfg.sdp_param_persistence_threshold
     whole = {parameter for parameter in module.parameters() if parameter.numel() < limit}
@@ -36,6 +38,8 @@ def apply(model):
         raise SMPConfigError(f"parameters have dtypes {sorted(map(str, dtypes))}; sharded data parallelism needs one dtype")
     dtype = dtypes.pop()
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=dtype)
+
+    late = delayed.recorded_parameters(module)
 
     def has_sharded(part):
         return any(parameter not in whole for parameter in part.parameters())
@@ -49,6 +53,7 @@ def apply(model):
     for name, parameter in module.named_parameters(remove_duplicate=False):
         if name in splits:
             parameter._smp_split = splits[name]
+    delayed.fill_shards(module, late, copy)
 
 
 def units(module):

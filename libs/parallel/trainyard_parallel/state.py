@@ -27,6 +27,8 @@ class State:
         self.model = None
         self.optimizer = None
         self.is_tracing = False
+        # Of a model whose parameters have no memory yet (delayed.py).
+        self.recording = None
         self.module_manager = ModuleManager()
         self._groups = {}
 

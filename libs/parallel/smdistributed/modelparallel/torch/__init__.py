@@ -3,6 +3,7 @@
 from smdistributed.modelparallel.torch import amp, exceptions, model, nn, patches
 from trainyard_parallel.checkpoint import load, resume_from_checkpoint, save, save_checkpoint
 from trainyard_parallel.checkpointing import checkpoint, checkpoint_sequential, set_activation_checkpointing
+from trainyard_parallel.delayed import delay_param_initialization, model_creation
 from trainyard_parallel.errors import absent as _absent
 from trainyard_parallel.messages import (
     CommGroup,
@@ -92,6 +93,4 @@ rdp_rank, rdp_size, get_rdp_group, get_rdp_process_group = _family("rdp")
 get_world_process_group = _family("world")[3]
 
 
-delay_param_initialization = _absent("smp.delay_param_initialization", "create the model as usual")
-model_creation = _absent("smp.model_creation", "use smp.tensor_parallelism()")
 register_parameter = _absent("smp.register_parameter", "use smp.nn.DistributedModule.split_parameter")
