@@ -50,6 +50,13 @@ describe('failureReason', () => {
     );
   });
 
+  it('says how to bring a module that the images have and the runtime has not', () => {
+    const exception = "ModuleNotFoundError: No module named 'smdistributed'";
+    expect(failureReason([host('algo-1', { failure: failure({ exception }) })])).toContain(
+      `${exception} (train.py:42); exit code 1; bring it with: trainyard setup --libraries"`,
+    );
+  });
+
   it('takes the first cause, not the rank that only saw its peer go away', () => {
     const reason = failureReason([
       host('algo-1', {

@@ -1,5 +1,6 @@
 import type { RankFailure } from '@trainyard/api';
 import type { Host } from '../store/host-store.ts';
+import { adviceForMissingModule } from './missing-module.ts';
 
 /** AWS's limit for FailureReason. */
 export const FAILURE_REASON_LENGTH = 1024;
@@ -66,6 +67,7 @@ export function isFailure(host: Host): boolean {
 function errorMessage(failure: RankFailure, hosts: readonly Host[]): string {
   const who = failure.rank === null ? failure.host : `${failure.host} rank ${failure.rank}`;
   const what = failure.exception ?? failure.trace.at(-1) ?? 'no error line found';
+  const advice = adviceForMissingModule(what);
   const where = failure.location ? ` (${failure.location})` : '';
   const how = failure.signal ? `killed by ${failure.signal}` : `exit code ${failure.exitCode}`;
   const same = new Set(failure.sameTraceRanks);
@@ -85,7 +87,7 @@ function errorMessage(failure: RankFailure, hosts: readonly Host[]): string {
   const ranks = [...same].sort((a, b) => a - b);
   const alike =
     ranks.length === 0 ? '' : `; same error on rank${ranks.length > 1 ? 's' : ''} ${ranks.join(', ')}`;
-  return `${who}: ${what}${where}; ${how}${alike}`;
+  return `${who}: ${what}${where}; ${how}${alike}${advice === null ? '' : `; ${advice}`}`;
 }
 
 function signalExit(signal: string): number {

@@ -76,7 +76,8 @@ export function resolveImage(image: string, table: RuntimeTable): ResolvedImage 
   const { runtimes, problems } = readRuntimes(table);
   const known = [...runtimes.keys()];
   if (rule === undefined) {
-    const line = JSON.stringify({ pattern: repositoryOf(image), runtime: known[0] ?? 'NAME' });
+    const likely = runtimes.has('pytorch') ? 'pytorch' : (known[0] ?? 'NAME');
+    const line = JSON.stringify({ pattern: repositoryOf(image), runtime: likely });
     return refuse(
       `AlgorithmSpecification.TrainingImage is ${image}, for which this machine has no runtime. ` +
         `To name one, add ${line} to "images" in ${table.configPath}; ` +
