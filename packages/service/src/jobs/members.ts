@@ -44,7 +44,9 @@ export const MEMBERS: Record<string, MemberTreatment> = {
   ),
   'InputDataConfig[].DataSource.S3DataSource.ModelAccessConfig': refused('hub models are not supported'),
   'InputDataConfig[].DataSource.S3DataSource.HubAccessConfig': refused('hub models are not supported'),
-  'InputDataConfig[].DataSource.FileSystemDataSource': honoured('folders registered with the service'),
+  'InputDataConfig[].DataSource.FileSystemDataSource': honoured(
+    'folders that config.json names or that were registered',
+  ),
   'InputDataConfig[].DataSource.DatasetSource': refused('hub data sets are not supported'),
   'InputDataConfig[].ContentType': honoured('inputdataconfig.json'),
   'InputDataConfig[].CompressionType': honoured('None; Gzip is refused, as on AWS outside Pipe mode'),
