@@ -1,6 +1,7 @@
 import { describe, expect, it, test } from 'vitest';
 import type { EnvironmentContext } from './environment.ts';
 import { masterOf, scriptEnvironment, VARIABLES } from './environment.ts';
+import { TCP } from './fabric.ts';
 import { LAUNCHER_VARIABLES } from './launchers/launcher.ts';
 import { Layout } from './layout.ts';
 import type { AttemptPlan } from './plan.ts';
@@ -46,7 +47,7 @@ function context(
       master: 'algo-1',
       isDistributed: false,
     },
-    hardware: { cpuCount: 4, gpuCount: 0, neuronCoreCount: 0, fabric: 'tcp' },
+    hardware: { cpuCount: 4, gpuCount: 0, neuronCoreCount: 0, fabric: TCP },
     torchVersion: null,
     arguments: [],
     master: { address: 'algo-1', port: 7777 },
@@ -114,7 +115,8 @@ describe('the script’s environment', () => {
   });
 
   it('does not switch InfiniBand off where there is some', () => {
-    const hardware = { cpuCount: 4, gpuCount: 0, neuronCoreCount: 0, fabric: 'infiniband' } as const;
+    const fabric = { ...TCP, kind: 'infiniband' as const };
+    const hardware = { cpuCount: 4, gpuCount: 0, neuronCoreCount: 0, fabric };
     expect(scriptEnvironment(context({ hardware }))).not.toHaveProperty('NCCL_IB_DISABLE');
   });
 });

@@ -293,13 +293,19 @@ export const VARIABLES: readonly Variable[] = [
     strength: 'default',
     reason: `${TOOLKIT}; not set where InfiniBand devices were found.`,
     value: (context) =>
-      meetsByMaster(context) && context.hardware.fabric !== 'infiniband' ? '1' : undefined,
+      meetsByMaster(context) && context.hardware.fabric.kind !== 'infiniband' ? '1' : undefined,
   },
   {
     name: 'NCCL_DEBUG',
     strength: 'default',
     reason: `${TOOLKIT}.`,
     value: (context) => (meetsByMaster(context) ? 'WARN' : undefined),
+  },
+  {
+    name: 'CCOM_SOCKET_IFNAME',
+    strength: 'default',
+    reason: 'Neuron cores were found: their collectives use this interface between hosts.',
+    value: ({ hardware, plan }) => (hardware.neuronCoreCount > 0 ? plan.networkInterfaceName : undefined),
   },
   toolkit('CURRENT_HOST', 'this host’s name', ({ plan }) => plan.host),
   toolkit('SAGEMAKER_JOB_NAME', 'the job’s name', ({ parameters }) => parameters.jobName),
@@ -406,7 +412,7 @@ const groupsByName = (plan: AttemptPlan) =>
 const moduleDirectory = ({ parameters, layout }: EnvironmentContext): string =>
   parameters.submitDirectory ?? layout.of('code');
 const neuronCores = ({ plan, hardware }: EnvironmentContext): number =>
-  neuronCoresOf(plan.instanceType, hardware.neuronCoreCount);
+  neuronCoresOf(plan.instanceType, hardware.neuronCoreCount, plan.environment);
 
 /** `SM_TRAINING_ENV`: all properties of the toolkit's Environment object. */
 function trainingEnvironment(context: EnvironmentContext) {

@@ -1,6 +1,10 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import type { Hardware } from './hardware.ts';
-import { countGpus, countNeuronCores, fabricOf, missingAccelerator, neuronCoresOf } from './hardware.ts';
+import { TCP } from './fabric.ts';
+import { countGpus, countNeuronCores, missingAccelerator, neuronCoresOf, probeHardware } from './hardware.ts';
 
 test('GPUs are the lines of nvidia-smi that say so', () => {
   expect(
@@ -16,13 +20,7 @@ test('Neuron cores are summed over devices; anything else is none', () => {
   expect(neuronCoresOf('ml.trn2.48xlarge', 128)).toBe(64);
 });
 
-test('the fabric is what the devices’ drivers say', () => {
-  expect(fabricOf(['efa', 'mlx5_core'])).toBe('efa');
-  expect(fabricOf(['mlx5_core'])).toBe('infiniband');
-  expect(fabricOf([])).toBe('tcp');
-});
-
-const host: Hardware = { cpuCount: 4, gpuCount: 0, neuronCoreCount: 0, fabric: 'tcp' };
+const host: Hardware = { cpuCount: 4, gpuCount: 0, neuronCoreCount: 0, fabric: TCP };
 
 test.each([
   ['ml.p4d.24xlarge', host, /has GPUs but none was found on this host; the job runs on its 4 CPUs/],
@@ -35,4 +33,22 @@ test.each([
   const notice = missingAccelerator(type, hardware);
   if (expected === null) expect(notice).toBeNull();
   else expect(notice).toMatch(expected);
+});
+
+test('cores of Neuron devices are counted where neuron-ls is not installed', async () => {
+  const root = mkdtempSync(join(tmpdir(), 'trainyard-sys-'));
+  try {
+    for (const name of ['neuron0', 'neuron1']) {
+      const folder = join(root, 'sys/devices/virtual/neuron_device', name);
+      mkdirSync(folder, { recursive: true });
+      writeFileSync(join(folder, 'core_count'), '2\n');
+    }
+    expect((await probeHardware(root)).neuronCoreCount).toBe(4);
+  } finally {
+    rmSync(root, { recursive: true });
+  }
+});
+
+test('a job may have the physical cores of Trainium 2', () => {
+  expect(neuronCoresOf('ml.trn2.48xlarge', 64, { NEURON_LOGICAL_NC_CONFIG: '1' })).toBe(128);
 });

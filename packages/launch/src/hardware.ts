@@ -1,11 +1,10 @@
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { readdir, readlink } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { cpus } from 'node:os';
-import { basename, join } from 'node:path';
-
-/** What connects the hosts, found by looking at devices; lists of instance types are always out of date. */
-export type Fabric = 'efa' | 'infiniband' | 'tcp';
+import { join } from 'node:path';
+import type { Fabric } from './fabric.ts';
+import { probeFabric } from './fabric.ts';
 
 export interface Hardware {
   cpuCount: number;
@@ -16,17 +15,21 @@ export interface Hardware {
 
 const TOOL_TIMEOUT_MS = 15_000;
 
-export async function probeHardware(): Promise<Hardware> {
-  const [gpus, neurons, fabric] = await Promise.all([
+/** @param root where `/sys` and `/dev` are, for tests */
+export async function probeHardware(root = '/'): Promise<Hardware> {
+  const [gpus, neurons, cores] = await Promise.all([
     output('nvidia-smi', ['--list-gpus']),
     output('neuron-ls', ['-j']),
-    probeFabric(),
+    coresOfDevices(root),
   ]);
+  const gpuCount = countGpus(gpus);
+  // One GPU has no other to be linked to.
+  const links = gpuCount > 1 ? await output('nvidia-smi', ['nvlink', '--status']) : '';
   return {
     cpuCount: cpus().length,
-    gpuCount: countGpus(gpus),
-    neuronCoreCount: countNeuronCores(neurons),
-    fabric,
+    gpuCount,
+    neuronCoreCount: countNeuronCores(neurons) || cores,
+    fabric: await probeFabric(root, links),
   };
 }
 
@@ -43,23 +46,27 @@ export function countNeuronCores(listing: string): number {
   }
 }
 
-/** AWS's toolkit counts 64 cores on trn2.48xlarge whatever the tool says. */
-export const neuronCoresOf = (instanceType: string, found: number): number =>
-  instanceType.includes('trn2.48xlarge') ? 64 : found;
-
-const INFINIBAND = '/sys/class/infiniband';
-
-async function probeFabric(): Promise<Fabric> {
-  const devices = await readdir(INFINIBAND).catch(() => []);
-  const drivers = await Promise.all(
-    devices.map((device) => readlink(`${INFINIBAND}/${device}/device/driver`).catch(() => '')),
-  );
-  return fabricOf(drivers.map((driver) => basename(driver)));
+/**
+ * AWS's toolkit counts 64 cores on trn2.48xlarge whatever the tool says: logical ones, each of two. A job that sets
+ * NEURON_LOGICAL_NC_CONFIG to 1 has all 128.
+ */
+export function neuronCoresOf(
+  instanceType: string,
+  found: number,
+  environment: Readonly<Record<string, string>> = {},
+): number {
+  if (!instanceType.includes('trn2.48xlarge')) return found;
+  return environment.NEURON_LOGICAL_NC_CONFIG === '1' ? 128 : 64;
 }
 
-export function fabricOf(drivers: readonly string[]): Fabric {
-  if (drivers.includes('efa')) return 'efa';
-  return drivers.length > 0 ? 'infiniband' : 'tcp';
+/** Of drivers that come without `neuron-ls`: each device says how many cores it has. */
+async function coresOfDevices(root: string): Promise<number> {
+  const folder = join(root, 'sys/devices/virtual/neuron_device');
+  const devices = await readdir(folder).catch(() => []);
+  const counts = await Promise.all(
+    devices.map((device) => readFile(join(folder, device, 'core_count'), 'utf8').catch(() => '0')),
+  );
+  return counts.reduce((sum, text) => sum + (Number.parseInt(text, 10) || 0), 0);
 }
 
 /** Empty when the tool is absent or fails: then there is no such device. */

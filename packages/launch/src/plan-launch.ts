@@ -87,7 +87,8 @@ export function environmentContext(job: JobReading, facts: LaunchFacts): Environ
 
 function coresPerRank(job: JobReading, { plan, bootstrap, hardware }: LaunchFacts): number | null {
   if (!bootstrap.sharesMachine || plan.hosts.length === 1) return null;
-  const ranks = plan.hosts.length * processesPerHost(job.parameters, hardware, plan.instanceType);
+  const ranks =
+    plan.hosts.length * processesPerHost(job.parameters, hardware, plan.instanceType, plan.environment);
   return Math.max(1, Math.floor(hardware.cpuCount / ranks));
 }
 
@@ -96,7 +97,7 @@ export function planLaunch(job: JobReading, facts: LaunchFacts): Prepared {
   const { plan, bootstrap, layout, hardware, mpi } = facts;
   const context = environmentContext(job, facts);
   const environment = scriptEnvironment(context);
-  const perHost = processesPerHost(job.parameters, hardware, plan.instanceType);
+  const perHost = processesPerHost(job.parameters, hardware, plan.instanceType, plan.environment);
   const programs = hostPrograms(bootstrap);
   const launch = job.launcher.plan({
     host: plan.host,
@@ -121,6 +122,7 @@ export function planLaunch(job: JobReading, facts: LaunchFacts): Prepared {
     remoteShell: programs.remoteShell,
     mpi,
     hasLegacyKeras: facts.hasLegacyKeras,
+    compilesForNeuron: plan.environment.RUN_NEURON_PARALLEL_COMPILE === '1',
     torchMajor: Number.parseInt(facts.torchVersion ?? '', 10) || null,
     containerCommand: containerCommand(plan, job.parameters),
     environmentNames: Object.keys(environment),

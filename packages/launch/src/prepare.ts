@@ -12,13 +12,15 @@ import type { Checkpoints } from './checkpoints.ts';
 import { findEntry, installables, prepareCode } from './code.ts';
 import { serveDriverSsh } from './driver-ssh.ts';
 import { scriptEnvironment } from './environment.ts';
+import { fabricReport, fabricVariables, tcpFallback } from './fabric.ts';
 import { frameworkVersion, hasLegacyKeras, requireFramework, versionNotice } from './frameworks.ts';
 import type { Hardware } from './hardware.ts';
 import { missingAccelerator } from './hardware.ts';
 import { HostFailure } from './host-failure.ts';
 import type { InitClient } from './init-client.ts';
 import { ignoredOptions } from './launchers/choose.ts';
-import type { MpiInstallation } from './launchers/launcher.ts';
+import type { Launch, MpiInstallation } from './launchers/launcher.ts';
+import { LAUNCHER_VARIABLES } from './launchers/launcher.ts';
 import { openMpiMajor } from './launchers/mpirun.ts';
 import type { Layout } from './layout.ts';
 import { writeLayout } from './layout.ts';
@@ -91,6 +93,7 @@ export async function prepare(given: PrepareDeps): Promise<Prepared> {
   ]);
   const versions = new Map([...found.versions, ...(layer?.versions ?? [])]);
   // A command of the job's own may need nothing of what the image promises.
+  if (plan.hosts.length > 1) deps.log.say(fabricReport(hardware.fabric, plan.networkInterfaceName));
   const missing =
     job.launcher.name === 'container'
       ? null
@@ -229,6 +232,7 @@ async function giveNotices(
   const isFirstOfGroup = plan.host === job.cluster.groupHosts[0];
   const accelerator = isFirstOfGroup ? missingAccelerator(plan.instanceType, hardware) : null;
   if (accelerator) await state.notice('missing_accelerator', accelerator);
+  if (isFirstOfGroup) await tellOfFabric(plan, hardware, state, launch);
   if (plan.host !== plan.hosts[0]) return;
   const version =
     missing ?? versionNotice(plan, torchVersion ?? frameworkVersion(plan.frameworkModule, versions));
@@ -236,4 +240,21 @@ async function giveNotices(
   const ignored = ignoredOptions(plan, job.parameters, job.launcher);
   if (ignored) await state.notice('ignored_distribution', ignored);
   for (const { code, message } of launch.notices ?? []) await state.notice(code, message);
+}
+
+/** What connects the hosts, what was set for it and why, and when it is less than the job may count on. */
+async function tellOfFabric(
+  plan: AttemptPlan,
+  { fabric }: Hardware,
+  state: StateStore,
+  launch: Launch,
+): Promise<void> {
+  if (plan.hosts.length === 1) return;
+  const fallback = tcpFallback(plan.instanceType, fabric);
+  if (fallback) return state.notice('tcp_fallback', fallback);
+  if (fabric.kind === 'tcp') return;
+  const chosen = launch.rankHosts.length > 0 ? Object.entries(fabricVariables(fabric)) : [];
+  const reasons = chosen.map(([name, value]) => `${name}=${value}: ${LAUNCHER_VARIABLES[name]}`);
+  const report = fabricReport(fabric, plan.networkInterfaceName);
+  await state.notice('fabric', [`${report}.`, ...reasons].join(' '));
 }

@@ -6,6 +6,7 @@ import { scriptArguments } from '../arguments.ts';
 import { readCluster } from '../cluster.ts';
 import type { EnvironmentContext } from '../environment.ts';
 import { masterOf, scriptEnvironment } from '../environment.ts';
+import { TCP } from '../fabric.ts';
 import type { Hardware } from '../hardware.ts';
 import { chooseLauncher, processesPerHost } from '../launchers/choose.ts';
 import type { Launch } from '../launchers/launcher.ts';
@@ -132,9 +133,12 @@ function hardwareOf(instanceType: string): Hardware {
     cpuCount: 2,
     gpuCount: isGpu ? (instanceType === 'ml.g5.12xlarge' ? 4 : 8) : 0,
     neuronCoreCount: isNeuron ? 32 : 0,
-    fabric: ['ml.p4d.24xlarge', 'ml.trn1.32xlarge'].includes(instanceType) ? 'efa' : 'tcp',
+    fabric: hasEfa(instanceType) ? { ...TCP, kind: 'efa', hasRdma: true } : TCP,
   };
 }
+
+const hasEfa = (instanceType: string): boolean =>
+  ['ml.p4d.24xlarge', 'ml.trn1.32xlarge'].includes(instanceType);
 
 function contextOf(plan: AttemptPlan): EnvironmentContext {
   const parameters = readParameters(plan);
@@ -179,6 +183,7 @@ function launchOf(plan: AttemptPlan): { launch: Launch; environment: Record<stri
     ipOf: (name) => `<ip of ${name}>`,
     portOf: (_host, port) => port,
     hasLegacyKeras: false,
+    compilesForNeuron: false,
     isolated: true,
     codeDirectory: '/opt/ml/code',
     rankLogDirectory: '/run/trainyard/state/logs/ranks',
@@ -326,11 +331,9 @@ describe('toolkit-ps-config.json', () => {
 function comparable(command: string, golden: Golden): unknown {
   const exported = [...command.matchAll(/ -x (\S+)/g)].map((match) => match[1]!);
   // AWS asks for EFA under SMDDP whatever the host has; without such a device libfabric would find no provider.
-  const hasEfa = groupsOf(golden.request).some(
-    ({ instanceType }) => hardwareOf(instanceType).fabric === 'efa',
-  );
+  const isEfa = groupsOf(golden.request).some(({ instanceType }) => hasEfa(instanceType));
   const named = exported.filter(
-    (name) => !/^(LD_PRELOAD=|AWS_)/.test(name) && (hasEfa || name !== 'FI_PROVIDER=efa'),
+    (name) => !/^(LD_PRELOAD=|AWS_)/.test(name) && (isEfa || name !== 'FI_PROVIDER=efa'),
   );
   return { words: command.replace(/ -x \S+/g, ''), exported: named.toSorted() };
 }

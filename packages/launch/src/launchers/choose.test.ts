@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import type { Cluster } from '../cluster.ts';
+import { TCP } from '../fabric.ts';
 import type { JobParameters } from '../parameters.ts';
 import { chooseLauncher, ignoredOptions, processesPerHost } from './choose.ts';
 
@@ -115,7 +116,7 @@ test.each([
   [{}, { gpuCount: 0, neuronCoreCount: 2 }, 2],
   [{}, { gpuCount: 0, neuronCoreCount: 0 }, 1],
 ])('%o on %o gives %i processes per host, for every launcher', (framework, found, expected) => {
-  expect(
-    processesPerHost(parameters(framework), { cpuCount: 4, fabric: 'tcp', ...found }, 'ml.m5.large'),
-  ).toBe(expected);
+  expect(processesPerHost(parameters(framework), { cpuCount: 4, fabric: TCP, ...found }, 'ml.m5.large')).toBe(
+    expected,
+  );
 });

@@ -105,9 +105,10 @@ export function processesPerHost(
   parameters: JobParameters,
   hardware: Hardware,
   instanceType: string,
+  environment: Readonly<Record<string, string>> = {},
 ): number {
   return (
     positiveInteger(parameters.framework.sagemaker_mpi_num_of_processes_per_host) ??
-    (hardware.gpuCount || neuronCoresOf(instanceType, hardware.neuronCoreCount) || 1)
+    (hardware.gpuCount || neuronCoresOf(instanceType, hardware.neuronCoreCount, environment) || 1)
   );
 }

@@ -1,5 +1,5 @@
 import type { Cluster } from '../cluster.ts';
-import type { Fabric } from '../hardware.ts';
+import type { Fabric } from '../fabric.ts';
 import type { EntryKind, JobParameters } from '../parameters.ts';
 
 export type LauncherName =
@@ -24,7 +24,7 @@ export interface LaunchContext {
   /** What the job says, else the host's accelerators, else 1; for every launcher. */
   processesPerHost: number;
   networkInterface: string;
-  fabric: Fabric;
+  fabric: Pick<Fabric, 'kind' | 'hasRdma'>;
   /** Where ranks meet: a name under which every host can reach the first one. */
   master: { address: string; port: number };
   /** A name or address under which every host reaches `host`. */
@@ -49,6 +49,8 @@ export interface LaunchContext {
   mpi: MpiInstallation | null;
   /** The runtime has Keras 2 (`tf-keras`) beside a TensorFlow whose own Keras is 3. */
   hasLegacyKeras: boolean;
+  /** The job only compiles its graphs ahead, as RUN_NEURON_PARALLEL_COMPILE asks for. */
+  compilesForNeuron: boolean;
   torchMajor: number | null;
   /** The job's own command instead of a script. */
   containerCommand: string[] | null;
@@ -120,8 +122,10 @@ export interface Launcher {
 /** Why launchers set what they set; each name is a field of some `Launch.env`. */
 export const LAUNCHER_VARIABLES: Readonly<Record<string, string>> = {
   FI_PROVIDER: 'EFA devices were found on this host: libfabric must use them.',
-  FI_EFA_USE_DEVICE_RDMA: 'EFA devices were found on this host: they can write into memory of a GPU.',
-  RDMAV_FORK_SAFE: 'EFA devices were found on this host: data loaders fork while RDMA memory is registered.',
+  FI_EFA_USE_DEVICE_RDMA:
+    'EFA devices with RDMA were found on this host: they can write into memory of a GPU.',
+  RDMAV_FORK_SAFE:
+    'EFA devices with RDMA were found on this host: data loaders fork while memory is registered.',
   NCCL_PROTO: 'As AWS sets it for torchrun.',
   OMP_NUM_THREADS: 'What torchrun itself sets for several ranks of a host, without its banner.',
   TF_CONFIG: 'As AWS’s TensorFlow toolkit sets it: who is master, worker and parameter server, and where.',

@@ -86,7 +86,7 @@ describe('the wrapper of pytorchddp and SMDDP', () => {
 
   it('asks for EFA only where there is such a device', () => {
     expect(smddp.plan(context()).argv).not.toContain('FI_PROVIDER=efa');
-    expect(smddp.plan(context({ fabric: 'efa' })).argv).toContain('FI_PROVIDER=efa');
+    expect(smddp.plan(context({ fabric: { kind: 'efa', hasRdma: true } })).argv).toContain('FI_PROVIDER=efa');
   });
 
   it('on one host gives Open MPI 5 the slots that a bare name means to 4.1', () => {

@@ -1,3 +1,4 @@
+import { fabricVariables } from '../fabric.ts';
 import { HostFailure } from '../host-failure.ts';
 import { positiveInteger } from '../parameters.ts';
 import { waitForScript } from '../peers.ts';
@@ -98,9 +99,7 @@ function mpiOptions(context: LaunchContext, major: number): string[] {
     ]),
     ...exports(inherited(context, ['LD_LIBRARY_PATH', 'PATH', 'LD_PRELOAD'])),
     ...custom.words,
-    ...(context.fabric === 'efa'
-      ? exports(['FI_PROVIDER=efa', 'NCCL_PROTO=simple', 'FI_EFA_USE_DEVICE_RDMA=1'])
-      : []),
+    ...exports(efaAssignments(context)),
     ...exports(inherited(context, ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN'])),
     ...exports(
       context.environmentNames.filter((name) => name.startsWith('SM_') && name !== 'SM_DLC_TORCH_VERSION'),
@@ -134,10 +133,10 @@ function smddpOptions(context: LaunchContext, major: number): string[] {
     ...exports(inherited(context, ['LD_LIBRARY_PATH', 'PATH'])),
     ...exports([several ? 'SMDATAPARALLEL_USE_HOMOGENEOUS=1' : 'SMDATAPARALLEL_USE_SINGLENODE=1']),
     // AWS asks for EFA whatever the host has; without such a device libfabric would find no provider.
-    ...(context.fabric === 'efa' ? exports(['FI_PROVIDER=efa']) : []),
+    ...exports(efaAssignments(context).filter((item) => item.startsWith('FI_PROVIDER='))),
     ...exports(['RDMAV_FORK_SAFE=1', ...inherited(context, ['LD_PRELOAD'])]),
     ...custom.words,
-    ...(context.fabric === 'efa' ? exports(['NCCL_PROTO=simple', 'FI_EFA_USE_DEVICE_RDMA=1']) : []),
+    ...exports(efaAssignments(context).filter((item) => !item.startsWith('FI_PROVIDER='))),
     ...(several
       ? exports([
           `SMDATAPARALLEL_SERVER_ADDR=${hosts[0]!}`,
@@ -145,6 +144,17 @@ function smddpOptions(context: LaunchContext, major: number): string[] {
           `SAGEMAKER_INSTANCE_TYPE=${typeof instanceType === 'string' ? instanceType : context.instanceType}`,
         ])
       : []),
+  ];
+}
+
+/** In AWS's order; RDMAV_FORK_SAFE it sets under SMDDP only. */
+function efaAssignments({ fabric }: LaunchContext): string[] {
+  const { FI_PROVIDER: provider, FI_EFA_USE_DEVICE_RDMA: rdma } = fabricVariables(fabric);
+  if (provider === undefined) return [];
+  return [
+    `FI_PROVIDER=${provider}`,
+    'NCCL_PROTO=simple',
+    ...(rdma ? [`FI_EFA_USE_DEVICE_RDMA=${rdma}`] : []),
   ];
 }
 

@@ -1,3 +1,4 @@
+import { fabricVariables } from '../fabric.ts';
 import { HostFailure } from '../host-failure.ts';
 import type { LaunchContext, Launcher, ListeningPort } from './launcher.ts';
 import { words } from './launcher.ts';
@@ -23,14 +24,15 @@ export const torchrun: Launcher = {
       ...words('--nproc_per_node', String(context.processesPerHost)),
       ...rendezvous(context),
     ];
+    const compile = context.compilesForNeuron ? ['neuron_parallel_compile'] : [];
     const script = [entry.program, ...context.arguments];
     return {
       launcher: 'torchrun',
       role: 'run',
-      argv: [context.python, '-m', 'torch.distributed.run', ...options, ...script],
+      argv: [...compile, context.python, '-m', 'torch.distributed.run', ...options, ...script],
       cwd: context.codeDirectory,
       env: environment(context),
-      command: ['torchrun', ...options, ...script].join(' '),
+      command: [...compile, 'torchrun', ...options, ...script].join(' '),
       rankHosts: cluster.distributionHosts,
       ports: storePort(context),
     };
@@ -55,9 +57,8 @@ function rendezvous({ cluster, master, host, isolated }: LaunchContext): string[
 }
 
 function environment(context: LaunchContext): Record<string, string> {
-  const efa = { FI_PROVIDER: 'efa', FI_EFA_USE_DEVICE_RDMA: '1', RDMAV_FORK_SAFE: '1' };
   return {
-    ...(context.fabric === 'efa' ? efa : {}),
+    ...fabricVariables(context.fabric),
     NCCL_PROTO: 'simple',
     ...(context.processesPerHost > 1 && !context.environmentNames.includes('OMP_NUM_THREADS')
       ? { OMP_NUM_THREADS: '1' }
