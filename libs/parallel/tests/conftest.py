@@ -3,6 +3,8 @@
 import pytest
 from hypothesis import settings
 
+# Makes torch.sagemaker importable in this process, as the wheel's .pth file does.
+import trainyard_parallel  # noqa: F401
 from ranks import World
 
 # The same examples in every run, however slow the machine, and nothing kept beside the tests.

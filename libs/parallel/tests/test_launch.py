@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 SCRIPT = Path(__file__).parent / "v1_script.py"
 SECONDS = 180
+# What the wheel's .pth file does, then the script as it is.
+START = "import runpy, sys, trainyard_parallel.import_hook; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
 
 
 def free_port():
@@ -28,7 +31,7 @@ def variables(launcher, rank, size):
     return dict(zip(names, map(str, (rank, size, rank, size))))
 
 
-def launch(launcher, size, parameters):
+def launch(launcher, size, parameters, script=SCRIPT, *arguments):
     base = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_", "RANK", "WORLD_", "LOCAL_", "MASTER_", "SM_"))}
     base |= {
         "MASTER_ADDR": "127.0.0.1",
@@ -39,7 +42,7 @@ def launch(launcher, size, parameters):
     }
     processes = [
         subprocess.Popen(
-            [sys.executable, str(SCRIPT)],
+            [sys.executable, "-c", START, str(script), *arguments],
             env=base | variables(launcher, rank, size),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -54,7 +57,7 @@ def launch(launcher, size, parameters):
             process.kill()
             process.wait()
     assert [process.returncode for process in processes] == [0] * size, "\n".join(outputs)
-    return [line for line in outputs[0].splitlines() if line.startswith("epoch")]
+    return [line for line in outputs[0].splitlines() if line.startswith(("epoch", "step"))]
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +80,23 @@ def test_a_script_trains_the_same_on_two_stages(alone, launcher):
 def test_impossible_degrees_end_every_rank_with_all_numbers():
     with pytest.raises(AssertionError, match="2 ranks but pipeline_parallel_degree 3 × tensor_parallel_degree 1"):
         launch("mpirun", 2, {"partitions": 3})
+
+
+def test_a_version_2_script_trains_the_same_on_two_ranks(tmp_path):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    script = SCRIPT.with_name("v2_script.py")
+    found = []
+    for size, parameters in ((1, {}), (2, {"hybrid_shard_degree": 2})):
+        folder = tmp_path / str(len(found))
+        folder.mkdir()
+        found.append(launch("torchrun", size, parameters, script, str(folder)))
+        weights = torch.load(folder / "full.pt", weights_only=False)["model"]
+        assert weights["model.layers.0.self_attn.q_proj.weight"].shape == (32, 32)
+    for lines in found:
+        assert len(lines) == 6 and lines[4:] == lines[2:4]
+        for line, expected in zip(lines, found[0]):
+            for own, other in zip(line.split()[3::2], expected.split()[3::2]):
+                # Float32.
+                assert float(own) == pytest.approx(float(other), rel=2e-4)
+    losses = [float(line.split()[3]) for line in found[0]]
+    assert losses[3] < losses[0]

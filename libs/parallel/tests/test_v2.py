@@ -201,3 +201,54 @@ def test_models_that_cannot_be_split_are_refused(worlds):
     wrong, unknown = worlds(2).run(refusals)[0]
     assert "num_key_value_heads is 1, vocab_size is 33, which tensor_parallel_degree 2 must divide" in wrong
     assert "tensor parallelism of Linear is not available yet; models are LlamaForCausalLM" in unknown
+
+
+def with_torchs_class(rank, config):
+    """The functions of torch's own FSDP class: whole weights and optimizer state out, and in again."""
+    from torch.distributed.fsdp import FullStateDictConfig, StateDictType
+    from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
+
+    tsm = initialise(config)
+    model = FSDP(tsm.transform(make("llama"), load_state_dict_from_rank0=True), use_orig_params=True)
+    opt = optimizer_of(model)
+    train(tsm, model, opt, (0, 1))
+    only_first = FullStateDictConfig(rank0_only=True, offload_to_cpu=True, translate_on_save=False)
+    with FSDP.state_dict_type(model, StateDictType.FULL_STATE_DICT, only_first):
+        first = (model.state_dict(), FSDP.optim_state_dict(model, opt))
+    with FSDP.state_dict_type(model, StateDictType.FULL_STATE_DICT):
+        kept = (model.state_dict(), FSDP.optim_state_dict(model, opt))
+    losses = train(tsm, model, opt, (2, 3))
+    with FSDP.state_dict_type(model, StateDictType.FULL_STATE_DICT):
+        model.load_state_dict(kept[0])
+        opt.load_state_dict(FSDP.optim_state_dict_to_load(model, opt, kept[1]))
+    again = train(tsm, model, opt, (2, 3))
+    sharded = all(hasattr(value, "full_tensor") for value in model.state_dict().values())
+    if rank != 0:
+        first = tuple(map(len, first))
+    return losses, again, first, sharded, model.clip_grad_norm_(1e9).item(), model.rank, dist.get_world_size(model.process_group)
+
+
+def test_torchs_own_class_leads_to_hybrid_sharding(worlds):
+    found = worlds(4).run(with_torchs_class, {"tensor_parallel_degree": 2, "hybrid_shard_degree": 2})
+    for rank, (losses, again, first, sharded, norm, shard_rank, shards) in enumerate(found):
+        assert losses == again and sharded and norm > 0 and (shard_rank, shards) == (rank // 2, 2)
+        assert rank == 0 or first == (0, 0)
+    weights, states = found[0][2]
+    expected = alone("llama", False, (0, 1))[1]
+    assert zoo.difference(weights, expected) < BOUND
+    assert states["state"]["lm_head.weight"]["exp_avg"].shape == (32, 16)
+
+
+def test_torchs_own_class_stays_outside_of_a_job(worlds):
+    assert worlds(1).run(outside) == ["FullyShardedDataParallel"]
+
+
+def outside(rank):
+    from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
+
+    tsm = initialise({})
+    tsm.state.reset()
+    with pytest.raises(Exception):
+        # torch's class refuses this machine's CPU, which it does in its own constructor.
+        FSDP(torch.nn.Linear(2, 2))
+    return type(FSDP.__new__(FSDP)).__name__

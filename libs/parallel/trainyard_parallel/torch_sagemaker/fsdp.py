@@ -1,12 +1,13 @@
 """Hybrid sharding for v2: the constructor of FSDP1 over FSDP2, with shard groups of `hybrid_shard_degree` ranks.
 
-`from torch.sagemaker.fsdp import FullyShardedDataParallel as FSDP` in place of torch.distributed.fsdp's class, which
-refuses CPUs and does not know tensor-parallel groups.
+torch.distributed.fsdp's own class, which refuses CPUs and does not know tensor-parallel groups, leads here after
+`tsm.init()` (fsdp1.py), so scripts import either.
 """
 
 import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.sagemaker import fsdp1
 from torch.sagemaker.moe.moe_layer import Experts
 from torch.sagemaker.state_handler import state
 
@@ -40,7 +41,8 @@ def FullyShardedDataParallel(
     Shard groups are runs of data-parallel ranks (inside them, tensor-parallel ranks vary fastest); other ranks
     replicate. Modules that `auto_wrap_policy` names are gathered one by one. `sync_module_states` gives all ranks the
     values of the first rank of their data-parallel group. Spread experts are gathered one block at a time, over the
-    ranks that hold the same ones. Prefetch and id arguments are accepted: FSDP2 decides itself.
+    ranks that hold the same ones. `device_id` is where the module goes first. Prefetch arguments are accepted: FSDP2
+    decides itself.
     """
     if state.cfg is None:
         raise SMPRuntimeError("FSDP was made before tsm.init(); call tsm.init() first")
@@ -56,6 +58,8 @@ def FullyShardedDataParallel(
             raise not_available(f"FSDP's {name}", "leave it out")
     if process_group is not None or device_mesh is not None:
         raise not_available("FSDP's process_group and device_mesh", "set hybrid_shard_degree")
+    if device_id is not None:
+        module.to(torch.device("cuda", device_id) if isinstance(device_id, int) else device_id)
     if sync_module_states:
         spread(module)
     dtypes = {parameter.dtype for parameter in module.parameters()}
@@ -79,7 +83,7 @@ def FullyShardedDataParallel(
             elements = sum(parameter.numel() for parameter in child.parameters())
             if child is not module and not isinstance(child, FSDPModule) and auto_wrap_policy(module=child, recurse=False, nonwrapped_numel=elements):
                 fully_shard(child, **options)
-    return fully_shard(module, **options)
+    return fsdp1.prepare(fully_shard(module, **options), state.mesh.get_group("shard"))
 
 
 def spread(module):

@@ -54,6 +54,9 @@ def init(config_or_path=None):
     The launcher's parameters win over a dictionary, or a path of a JSON file, given here. Joins the default process
     group if the script has not. Raises SMPConfigError with all problems.
     """
+    # Needs the state of this module.
+    from torch.sagemaker import fsdp1
+
     if state.cfg is not None:
         raise SMPRuntimeError("tsm.init was called twice; call it once")
     given = config.from_environment()
@@ -81,6 +84,7 @@ def init(config_or_path=None):
     state.rep_rank_process_group = state.mesh.get_group("replicate")
     state.world_process_group = dist.group.WORLD
     state.ranker = Ranker(own.size, state.tp_size, state.shard_size)
+    fsdp1.install()
 
 
 def make_context_groups(own):
