@@ -7,7 +7,19 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 
 const root = resolve(import.meta.dirname, '..');
-const examples = ['digits-ddp', 'gpt-text'];
+const examples = [
+  'digits-ddp',
+  'gpt-text',
+  'huggingface',
+  'mpi-numpy',
+  'mxnet-servers',
+  'smddp',
+  'smp-pipeline',
+  'smp-transform',
+  'tensorflow-servers',
+  'tensorflow-workers',
+];
+const programs = ['train', 'model-trainer', 'instance-groups'];
 const environment = { ...process.env };
 for (const name of Object.keys(environment)) if (/^AWS_(?!CA_BUNDLE)/.test(name)) delete environment[name];
 const data = mkdtempSync(join(tmpdir(), 'trainyard-examples-'));
@@ -16,7 +28,10 @@ environment.TRAINYARD_DATA = data;
 const outcomes = [];
 try {
   for (const example of examples) outcomes.push(await check(`examples/${example}`, () => runReadme(example)));
-  outcomes.push(await check('examples/typescript', runTypeScript));
+  for (const program of programs) {
+    const path = `examples/typescript/${program}.ts`;
+    outcomes.push(await check(path, () => runTypeScript(path)));
+  }
 } finally {
   execFileSync(join(root, 'bin/trainyard'), ['serve', '--stop'], { env: environment, stdio: 'inherit' });
   rmSync(data, { recursive: true, force: true });
@@ -66,8 +81,8 @@ async function runReadme(example) {
   return reached.join(', ');
 }
 
-async function runTypeScript() {
-  const output = await shell('bin/node examples/typescript/train.ts');
+async function runTypeScript(path) {
+  const output = await shell(`bin/node ${path}`);
   const line = output.split('\n').find((text) => text.includes('left its model at'));
   if (!line) throw new Error(`it did not say where the model is:\n${output}`);
   return line;
