@@ -61,6 +61,16 @@ function withLibraryOfDdp({ framework, distribution }: LaunchQuery): AnyDistribu
   return { ...rest, smdistributed: { dataparallel: pytorchddp } };
 }
 
+/** Whether AWS's SDK looks at the strategies that all frameworks share; beside some launchers it does not. */
+export function usesSharedFlags(framework: FrameworkName, distribution: AnyDistribution): boolean {
+  const { torch_distributed: torchrun, pytorchddp, smdistributed } = distribution;
+  if (framework === 'pytorch')
+    return !torchrun?.enabled || smdistributed !== undefined || pytorchddp !== undefined;
+  if (framework === 'huggingface')
+    return !pytorchddp?.enabled && (pytorchddp !== undefined || !torchrun?.enabled);
+  return framework === 'tensorflow';
+}
+
 const FLAGS_OF: Readonly<Record<FrameworkName, (query: LaunchQuery, problems: ProblemList) => Flags>> = {
   pytorch: pytorchFlags,
   tensorflow: sharedFlags,
@@ -143,10 +153,11 @@ function typeFlag({ instanceType }: LaunchQuery): Flags {
  * The chosen groups. AWS's SDK accepts them with mpirun only: with torch_distributed it loses them, so that every group
  * starts a torchrun of its own. Elsewhere they are sent, and the others run the script as it is.
  */
-function groupFlags({ distribution, groups }: LaunchQuery, problems: ProblemList): Flags {
+function groupFlags({ framework, distribution, groups }: LaunchQuery, problems: ProblemList): Flags {
   if (!groups) return {};
   const names = groups.map((group) => group.instanceGroupName);
-  const { torch_distributed: torchrun, smdistributed, mpi, parameter_server, pytorchxla } = distribution;
+  const { smdistributed, mpi, parameter_server, pytorchxla } = distribution;
+  const torchrun = framework === 'tensorflow' ? undefined : distribution.torch_distributed;
   const flag: Flags = { sagemaker_distribution_instance_groups: names };
   if (mpi?.enabled || smdistributed?.dataparallel?.enabled) return flag;
   const isChosen = (distribution.instance_groups ?? []).length > 0;

@@ -1,5 +1,6 @@
 import type { AnyDistribution } from '../distribution/distribution.ts';
 import type { FrameworkName } from '../distribution/plan-launch.ts';
+import { usesSharedFlags } from '../distribution/plan-launch.ts';
 import type { ImageTable } from '../images/image-table.ts';
 import { compareVersions, findImages } from '../images/image-table.ts';
 import { instanceKind } from '../instance-types.ts';
@@ -25,6 +26,8 @@ export interface DistributedCall {
   types: readonly string[];
   /** Null when `imageUri` replaces them: AWS's SDK then leaves version checks out. */
   version: { field: string; value: string } | null;
+  /** The version also beside `imageUri`, where some rules look at it. */
+  statedVersion: { field: string; value: string } | null;
   pyVersion: string | null;
   imageUri: string | null;
   images: ImageTable;
@@ -62,6 +65,7 @@ export function checkDistribution(call: DistributedCall, problems: ProblemList):
   if (dataparallel?.enabled)
     checkDataParallel(libraryOfDdp ? 'pytorchddp' : 'smdistributed.dataparallel', call, problems);
   if (call.base === 'pytorch' && distribution.torch_distributed?.enabled) checkTorchrun(call, problems);
+  if (!usesSharedFlags(framework, distribution)) return;
   if (dataparallel || distribution.smdistributed) checkLibraryHosts(call, problems);
   checkMirrored(call, problems);
 }
@@ -145,11 +149,8 @@ function checkLibraryHosts({ distribution, types, imageUri }: DistributedCall, p
 }
 
 function checkMirrored(call: DistributedCall, problems: ProblemList): void {
-  const { framework, distribution, version } = call;
-  const { torch_distributed: torchrun, smdistributed } = distribution;
-  // Beside torchrun AWS's SDK does not look at it.
-  const isSeen = framework === 'tensorflow' || !torchrun?.enabled || smdistributed !== undefined;
-  if (!distribution.multi_worker_mirrored_strategy?.enabled || !isSeen) return;
+  const { framework, distribution, statedVersion: version } = call;
+  if (!distribution.multi_worker_mirrored_strategy?.enabled) return;
   const problem = {
     field: 'distribution.multi_worker_mirrored_strategy',
     value: distribution.multi_worker_mirrored_strategy,
@@ -181,7 +182,7 @@ function checkMirrored(call: DistributedCall, problems: ProblemList): void {
   }
 }
 
-function checkMXNet({ version, distribution }: DistributedCall, problems: ProblemList): void {
+function checkMXNet({ statedVersion: version, distribution }: DistributedCall, problems: ProblemList): void {
   if (!version || compareVersions(version.value, MXNET_DISTRIBUTION_SINCE) >= 0) return;
   problems.refuseOnAws({
     id: 'E-MX-DIST',

@@ -13,6 +13,7 @@ import { imageUri, selectImage } from '../images/select-image.ts';
 import { chosenGroups, imageTypeOf } from '../instance-groups.ts';
 import { DEFAULT_INSTANCE_TYPE } from '../instance-types.ts';
 import type { EstimatorProfile } from '../plan-job.ts';
+import type { ProblemList } from '../problem.ts';
 import { checkDistribution } from './distribution-rules.ts';
 import type { DistributedCall } from './distribution-rules.ts';
 import type { TrainingCompilerConfig } from './training-compiler.ts';
@@ -53,12 +54,15 @@ export function scriptProfile(
   { instanceType, problems }: ProfileContext,
 ): EstimatorProfile {
   checkSource(options, true, problems);
-  const { distribution = {}, instanceGroups, processesPerHost } = options;
+  const { instanceGroups, processesPerHost } = options;
+  const distribution =
+    part.framework === 'mxnet' ? mxnetStrategies(options, problems) : (options.distribution ?? {});
   if (options.imageUri === undefined) checkVersionsGiven(options, part, problems);
   let plan: LaunchPlan = { launcher: 'none', hyperparameters: {} };
   if (checkForm(distribution, problems)) {
     // A distribution that is not there runs on no group; an empty one AWS's SDK gives the only group.
-    const groups = options.distribution ? chosenGroups(distribution, instanceGroups, problems) : null;
+    const knowsGroups = options.distribution && part.framework !== 'mxnet';
+    const groups = knowsGroups ? chosenGroups(distribution, instanceGroups, problems) : null;
     const call = distributedCall(options, part, groups?.map((group) => group.instanceType) ?? null);
     checkDistribution(call, problems);
     checkCompiler(options.compilerConfig, { ...call, hasGroups: instanceGroups !== undefined }, problems);
@@ -85,6 +89,21 @@ export function scriptProfile(
   };
 }
 
+/** AWS's SDK looks at these two and checks no other. */
+function mxnetStrategies({ distribution = {} }: ScriptOptions, problems: ProblemList): AnyDistribution {
+  const { mpi, parameter_server, ...others } = distribution;
+  for (const [name, value] of Object.entries(others)) {
+    problems.warn({
+      id: 'W-DIST-NO-OP',
+      field: `distribution.${name}`,
+      value,
+      rule: 'It has no effect with MXNet, here as on AWS.',
+      nextStep: 'Remove it.',
+    });
+  }
+  return { ...(mpi && { mpi }), ...(parameter_server && { parameter_server }) };
+}
+
 function distributedCall(
   options: ScriptOptions,
   part: FrameworkPart,
@@ -101,6 +120,7 @@ function distributedCall(
     targetTypes: instanceGroups ? (chosenTypes ?? []) : ofHosts,
     types,
     version: options.imageUri === undefined ? part.version : null,
+    statedVersion: part.version,
     pyVersion: options.pyVersion ?? null,
     imageUri: options.imageUri ?? null,
     images: part.images,
@@ -115,7 +135,9 @@ function imageQuery(options: ScriptOptions, part: FrameworkPart, instanceType: s
     pyVersion,
     instanceType: ofGroups ?? instanceType ?? DEFAULT_INSTANCE_TYPE,
     isTypeGiven: options.instanceType !== undefined || instanceGroups !== undefined,
-    usesLibraries: distribution.smdistributed !== undefined || distribution.pytorchddp !== undefined,
+    usesLibraries:
+      distribution.smdistributed !== undefined ||
+      (part.framework === 'pytorch' && distribution.pytorchddp !== undefined),
     ...part.tag,
   };
 }
@@ -123,7 +145,7 @@ function imageQuery(options: ScriptOptions, part: FrameworkPart, instanceType: s
 function checkVersionsGiven(
   options: ScriptOptions,
   { versionOptions }: FrameworkPart,
-  problems: ProfileContext['problems'],
+  problems: ProblemList,
 ): void {
   if (!problems.onAws && !problems.strict) return;
   for (const field of versionOptions) {

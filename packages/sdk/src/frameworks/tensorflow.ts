@@ -80,7 +80,7 @@ const PYTHON_2_UNTIL = '2.1.1';
 function profileOf(options: TensorFlowOptions, context: ProfileContext): EstimatorProfile {
   const { frameworkVersion, imageUri, pyVersion } = options;
   const { problems } = context;
-  if (frameworkVersion !== undefined && imageUri === undefined) {
+  if (frameworkVersion !== undefined) {
     if (pyVersion === 'py2' && compareVersions(frameworkVersion, PYTHON_2_UNTIL) > 0) {
       problems.refuse({
         id: 'E-TF-PY2',
@@ -90,7 +90,7 @@ function profileOf(options: TensorFlowOptions, context: ProfileContext): Estimat
         nextStep: 'Choose a python 3, e.g. py312.',
       });
     }
-    if (compareVersions(frameworkVersion, LEGACY_UNTIL) <= 0) {
+    if (imageUri === undefined && compareVersions(frameworkVersion, LEGACY_UNTIL) <= 0) {
       problems.refuse({
         id: 'E-TF-LEGACY',
         field: 'frameworkVersion',

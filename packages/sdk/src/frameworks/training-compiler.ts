@@ -39,7 +39,7 @@ export function checkCompiler(
   const { distribution, framework, version, base } = call;
   const { pytorchxla } = distribution;
   if (!config) {
-    if (!pytorchxla || base !== 'pytorch') return;
+    if (!pytorchxla || framework === 'tensorflow' || framework === 'mxnet') return;
     problems.refuse({
       id: 'E-XLA',
       field: 'distribution.pytorchxla',
