@@ -120,6 +120,7 @@ const CONSEQUENCES: readonly RegExp[] = [
   /\bProcessGroup(?:Gloo|NCCL|MPI|Wrapper)?\b.*(?:abort|timeout|terminated|failed)/i,
   /\b(?:RendezvousConnectionError|RendezvousClosedError|RendezvousTimeoutError)\b/,
   /\bSignalException\b|SIGTERM|^KeyboardInterrupt/,
+  /errors_impl\.(?:UnavailableError|AbortedError|CancelledError)|Collective ops is aborted/,
   /MPI_ERR_PROC_FAILED|PMIX.*LOST.CONNECTION/i,
 ];
 

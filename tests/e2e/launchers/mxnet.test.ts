@@ -18,6 +18,10 @@ describe.skipIf(!hasRuntime('mxnet'))('MXNet on two hosts', () => {
       script: 'mxnet_ps.py',
       hyperParameters: { sagemaker_parameter_server_enabled: true, _ps_port: '8100', _ps_verbose: '1' },
     });
+    // Agents that are killed meanwhile change nothing.
+    await logged(service, name, /Started the MXNet server on algo-2/);
+    for (const { pid } of hostProcesses(service, name).filter(({ command }) => command.includes('agent.mjs')))
+      process.kill(pid, 'SIGKILL');
     await finished(service, name);
     // Bound: sums of two float32 gradients in one order or the other, over 20 steps.
     const difference = await differenceFromAlone(service, name, {

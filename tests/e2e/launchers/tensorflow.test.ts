@@ -116,4 +116,32 @@ describe.skipIf(!hasRuntime('tensorflow'))('TensorFlow on two hosts', () => {
     },
     DEADLINE_MS + 60_000,
   );
+
+  test(
+    'when one worker dies then the job fails and names it, not those that lost it',
+    async () => {
+      const name = await launchJob(service, {
+        framework: 'tensorflow',
+        script: {
+          text: `import os, signal
+import tensorflow as tf
+strategy = tf.distribute.MultiWorkerMirroredStrategy()
+total = tf.function(lambda: strategy.reduce("SUM", strategy.run(lambda: tf.constant(1.0)), axis=None))
+for step in range(1000000):
+    total()
+    if step == 0:
+        print("together", flush=True)
+    if step == 100 and os.environ["SM_CURRENT_HOST"] == "algo-2":
+        os.kill(os.getpid(), signal.SIGKILL)
+`,
+        },
+        hyperParameters: { sagemaker_multi_worker_mirrored_strategy_enabled: true },
+      });
+      const job = await finished(service, name, 'Failed', DEADLINE_MS);
+      expect(job.FailureReason).toMatch(/algo-2: .*killed by SIGKILL/s);
+      expect((await logLines(service, name)).join('\n')).toContain('algo-2: together');
+      await until('no process left', () => hostProcesses(service, name).length === 0, { deadlineMs: 10_000 });
+    },
+    DEADLINE_MS + 60_000,
+  );
 });
