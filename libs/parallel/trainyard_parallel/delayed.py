@@ -385,16 +385,16 @@ def fill_shards(module, recorded, copy):
     for name in recorded:
         if not isinstance(targets[name], DTensor):
             become(targets[name], torch.empty_like(targets[name], device=state.process.device))
+    attributes = {name: dict(targets[name].__dict__) for name in recorded}
     values = [buffer.clone() for buffer in module.buffers()]
     module.to_empty(device=state.process.device)
     with torch.no_grad():
         for buffer, value in zip(module.buffers(), values):
             buffer.copy_(value)
-    # FSDP has made new parameters again.
-    before, targets = targets, dict(module.named_parameters())
+    # The parameters may be new ones again.
+    targets = dict(module.named_parameters())
     for name, region in recorded.items():
-        if hasattr(before[name], "_smp_split"):
-            targets[name]._smp_split = before[name]._smp_split
+        targets[name].__dict__.update(attributes[name])
         state.recording.want(region, functools.partial(spread_and_copy, copy, targets[name]))
     state.recording.replay()
     state.recording = None
@@ -420,9 +420,10 @@ def become(target, value):
 
 
 @contextmanager
-def model_creation(tensor_parallelism=False, dtype=None, **tensor_parallel_config):
+def model_creation(tensor_parallelism=False, dtype=None, zero_init=False, **tensor_parallel_config):
     """Creates a model in `dtype` (default: torch's), delayed with `delayed_parameter_initialization`, and with
-    `tensor_parallelism` as in `smp.tensor_parallelism`, whose keywords are the rest."""
+    `tensor_parallelism` as in `smp.tensor_parallelism`, whose keywords are the rest. `zero_init`, which asks for shards
+    at creation, has no effect: the delay does that."""
     state.require_init()
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype or before)
