@@ -207,3 +207,35 @@ def test_full_checkpoints_are_in_hugging_faces_form(worlds, tmp_path, name, conf
     logits = expected(input_ids=batch(0)[0]).logits
     for own in found:
         assert ((own - logits).abs().max() / logits.abs().max()).item() < BOUND
+
+
+def created(rank, name, config, is_delayed):
+    smp = fresh({**config, "delayed_parameter_initialization": is_delayed})
+    torch.manual_seed(1)
+    options = {"attention_in_fp32": False, "query_key_layer_scaling": True, "flash_attention": True, "fused_dropout": True}
+    with smp.model_creation(tensor_parallelism=True, dtype=torch.float32, zero_init=False, distribute_embedding=True, **options):
+        net = transformers.AutoModelForCausalLM.from_config(config_of(name))
+    has_memory = not next(net.parameters()).is_meta
+    model = smp.DistributedModel(net)
+
+    @smp.step
+    def evaluate(model, ids):
+        return model(input_ids=ids)["logits"]
+
+    with torch.no_grad():
+        evaluate(model, batch(0)[0])
+    assert model.module.module.module.transformer.seq_layers is model.get_module().transformer.seq_layers
+    (to_hf, _), = smp.state.module_manager.translate_functions
+    return has_memory, to_hf(model.state_dict())
+
+
+def config_of(name):
+    return make(name).config
+
+
+@pytest.mark.parametrize("name, config", [("gpt2", {**TP2, **PP2}), ("neox", TP2)])
+def test_models_that_are_created_without_memory_have_the_same_weights(worlds, name, config):
+    world = worlds(4 if "pipeline_parallel_degree" in config else 2)
+    plain, delayed = (world.run(created, name, config, is_delayed) for is_delayed in (False, True))
+    for (has_memory, expected), (still, found) in zip(plain, delayed):
+        assert has_memory and not still and zoo.difference(found, expected) == 0

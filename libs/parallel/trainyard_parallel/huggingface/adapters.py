@@ -34,6 +34,11 @@ def is_off(value):
 
 
 class AdaptedModel(Adapter, DistributedTransformerLMHead):
+    @property
+    def module(self):
+        """Scripts reach the model through as many wrappers as the original library had: `model.module.module.module`."""
+        return self
+
     def forward(self, *args, **kwargs):
         given = self.given(args, kwargs)
         ids, labels, positions = given.pop("input_ids"), given.pop("labels", None), given.pop("position_ids", None)
@@ -146,10 +151,10 @@ def replace(module, name, keywords):
 
 
 def take_weights(new, module, translator):
-    """Copies this rank's parts; a module without values yet (meta tensors) leaves the new one's own initial values."""
+    """Copies this rank's parts, or records that (delayed.py); from a module that only has shapes nothing is taken."""
     first = next(module.parameters())
     new.to(first.dtype)
-    if any(parameter.is_meta for parameter in module.parameters()):
+    if state.recording is None and any(parameter.is_meta for parameter in module.parameters()):
         return
     with torch.no_grad():
         own, whole = new.state_dict(), cut_state(new, translator.from_hf(module.state_dict()))
