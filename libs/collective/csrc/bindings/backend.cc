@@ -2,6 +2,7 @@
 
 #include <ATen/ThreadLocalState.h>
 #include <ATen/core/grad_mode.h>
+#include <c10/core/CPUAllocator.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 
 #include <cstring>
@@ -1062,8 +1063,13 @@ at::Tensor CollectiveBackend::allocateTensor(
         "TRAINYARD_COLLECTIVE_ARENA_BYTES on all ranks");
     return at::empty({size}, options);
   }
-  return at::from_blob(
-      block, {size}, [arena](void* data) { arena->free(data); }, options);
+  // Resizable, as DDP's hooks resize buckets; a longer one is ordinary memory.
+  return at::for_blob(block, {size})
+      .deleter([arena](void* data) { arena->free(data); })
+      .options(options)
+      .resizeable_storage()
+      .allocator(c10::GetCPUAllocator())
+      .make_tensor();
 }
 
 void CollectiveBackend::abort() {

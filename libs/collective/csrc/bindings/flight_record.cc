@@ -1,6 +1,7 @@
 #include "csrc/bindings/flight_record.h"
 
 #include <torch/csrc/jit/serialization/pickler.h>
+#include <torch/version.h>
 
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -15,8 +16,10 @@ namespace trainyard::collective {
 
 namespace {
 
-// The analyser accepts only names of backends that it knows.
-constexpr const char* kNamePrefix = "gloo:";
+// The analyser accepts only names of backends that it knows; before 2.13 Gloo
+// was not among them.
+constexpr const char* kNamePrefix =
+    TORCH_VERSION_MINOR < 13 ? "nccl:" : "gloo:";
 constexpr const char* kFormatVersion = "2.10";
 
 int64_t now() {

@@ -31,14 +31,41 @@ void Lane::finish() {
 void Lane::submit(std::function<void()> job) {
   std::lock_guard<std::mutex> lock(mutex_);
   queue_.push_back(std::move(job));
-  if (!thread_.joinable()) {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    thread_ = std::thread([this] { run(); });
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (owner_ == std::this_thread::get_id()) {
+    // A callback of the job that has just ended, which may wait for this one.
+    reap();
+    if (thread_.joinable()) {
+      retired_.push_back(std::move(thread_));
+    }
+    busy_ = false;
+    start();
+  } else if (!thread_.joinable()) {
+    start();
   }
   cv_.notify_all();
+}
+
+void Lane::start() {
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  thread_ = std::thread([this] { run(); });
+  owner_ = thread_.get_id();
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+// Joins retired threads that have ended; they no longer need the lock.
+void Lane::reap() {
+  for (const auto id : ended_) {
+    for (auto thread = retired_.begin(); thread != retired_.end(); ++thread) {
+      if (thread->get_id() == id) {
+        thread->join();
+        retired_.erase(thread);
+        break;
+      }
+    }
+  }
+  ended_.clear();
 }
 
 void Lane::run() {
@@ -59,6 +86,11 @@ void Lane::run() {
     job();
     job = nullptr; // its tensors may be released, but not under the lock
     lock.lock();
+    if (owner_ != std::this_thread::get_id()) {
+      ended_.push_back(std::this_thread::get_id());
+      cv_.notify_all();
+      return;
+    }
     busy_ = false;
     cv_.notify_all();
   }
@@ -67,8 +99,9 @@ void Lane::run() {
 bool Lane::drain(Milliseconds limit) {
   std::unique_lock<std::mutex> lock(mutex_);
   watched_ = true;
-  return cv_.wait_for(
-      lock, limit, [this] { return !busy_ && queue_.empty(); });
+  return cv_.wait_for(lock, limit, [this] {
+    return !busy_ && queue_.empty() && ended_.size() == retired_.size();
+  });
 }
 
 void Lane::close() {
@@ -76,16 +109,31 @@ void Lane::close() {
     if (thread_.joinable()) {
       thread_.detach();
     }
+    for (auto& thread : retired_) {
+      thread.detach();
+    }
+    retired_.clear();
     return;
   }
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    watched_ = true;
-    closed_ = true;
-    cv_.notify_all();
-  }
-  if (thread_.joinable()) {
-    thread_.join();
+  while (true) {
+    std::vector<std::thread> threads;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      watched_ = true;
+      closed_ = true;
+      cv_.notify_all();
+      threads.swap(retired_);
+      ended_.clear();
+      if (thread_.joinable()) {
+        threads.push_back(std::move(thread_));
+      }
+    }
+    if (threads.empty()) {
+      return;
+    }
+    for (auto& thread : threads) {
+      thread.join();
+    }
   }
 }
 

@@ -5,6 +5,7 @@
 #include <functional>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 #include "csrc/common/deadline.h"
 
@@ -17,6 +18,11 @@ namespace trainyard::collective {
 // nothing is ahead of it, which saves two thread switches; everything else
 // runs on the lane's thread, started with the first such job. Each group has
 // its own lane, so groups may be used in different orders on different ranks.
+//
+// Callbacks of a job's future run on the thread that ran the job, and may wait
+// for jobs that they submit (DDP's PowerSGD hook does). A lane's thread that
+// submits a job therefore hands the lane over to a fresh thread and ends when
+// the callback has returned.
 class Lane {
  public:
   ~Lane();
@@ -32,11 +38,13 @@ class Lane {
   // Waits until nothing is queued or running; false when the limit is over.
   bool drain(Milliseconds limit);
 
-  // Ends the thread after the jobs that are queued.
+  // Ends the threads after the jobs that are queued.
   void close();
 
  private:
+  void start();
   void run();
+  void reap();
 
   std::mutex mutex_;
   std::condition_variable cv_;
@@ -45,6 +53,9 @@ class Lane {
   bool closed_ = false;
   bool watched_ = false; // somebody waits for the lane to become free
   std::thread thread_;
+  std::thread::id owner_; // of the thread that takes jobs from the queue
+  std::vector<std::thread> retired_; // have handed the lane over
+  std::vector<std::thread::id> ended_; // retired ones that can be joined
 };
 
 } // namespace trainyard::collective
