@@ -35,6 +35,7 @@ class StageModule(nn.Module):
         pipeline = self.pipeline
         suspension = pipeline.suspensions[pipeline.first + int(index)]
         args, kwargs = suspension.state[1]
+        state.model.begin_task()
         autocast = torch.autocast(*suspension.autocast) if suspension.autocast else contextlib.nullcontext()
         with autocast:
             result = chain.Pass(self.plan, pipeline.stage, received).execute(pipeline.model, args, kwargs)
@@ -60,8 +61,7 @@ def widened(structure, planned):
 
 
 def detached(structure):
-    leaves, spec = tree_flatten(structure)
-    return tree_unflatten([leaf.detach() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves], spec)
+    return chain.map_leaves(lambda leaf: leaf.detach() if isinstance(leaf, torch.Tensor) else leaf, structure)
 
 
 class Pipeline:
@@ -208,7 +208,14 @@ class Pipeline:
 
 def signature(structure):
     """What a plan depends on: shapes and types of tensors, and other values as they are."""
+    kind = type(structure)
+    if isinstance(structure, torch.Tensor):
+        return tuple(structure.shape), structure.dtype
+    if kind in (tuple, list):
+        return kind, tuple([signature(item) for item in structure])
+    if kind is dict:
+        return kind, tuple([(key, signature(item)) for key, item in structure.items()])
+    if kind in chain.SIMPLE:
+        return kind, structure
     leaves, spec = tree_flatten(structure)
-    return str(spec), tuple(
-        (tuple(leaf.shape), leaf.dtype) if isinstance(leaf, torch.Tensor) else repr(leaf) for leaf in leaves
-    )
+    return str(spec), tuple(repr(leaf) if leaf is structure else signature(leaf) for leaf in leaves)
