@@ -7,14 +7,19 @@ import zoo
 from trainyard_parallel.state import state
 
 
-def fresh(config):
-    """A rank that has called nothing yet, with this configuration."""
-    import smdistributed.modelparallel.torch as smp
-
+def forget():
+    """A rank that has called nothing yet."""
     for group in state._groups.values():
         if group is not dist.group.WORLD:
             dist.destroy_process_group(group)
     state.clear()
+
+
+def fresh(config):
+    """A rank that has called nothing but smp.init, with this configuration."""
+    import smdistributed.modelparallel.torch as smp
+
+    forget()
     smp.init(config)
     return smp
 
