@@ -1,7 +1,19 @@
 """Worlds that tests share; they are few at a time and gone at the end."""
 
+import os
+import shutil
+import tempfile
+from multiprocessing.util import Finalize
+
 import pytest
 from hypothesis import settings
+
+# Before anything makes a file or starts a process: what tests, ranks and torch leave in the temporary folder goes with
+# it. The name is short, since sockets lie inside.
+FOLDER = tempfile.mkdtemp(prefix="ty-par-")
+os.environ["TMPDIR"] = tempfile.tempdir = FOLDER
+# After multiprocessing's own folder inside, whose priority is -100.
+Finalize(None, shutil.rmtree, (FOLDER, True), exitpriority=-200)
 
 # Makes torch.sagemaker importable in this process, as the wheel's .pth file does.
 import trainyard_parallel  # noqa: F401

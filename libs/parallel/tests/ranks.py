@@ -1,6 +1,6 @@
 """Real ranks for tests: processes that stay up and run functions on request.
 
-A World is N processes with one Gloo process group. `run(fn, …)` calls `fn(rank, …)` in every rank and returns the
+A World is N processes with one process group, of Gloo or of the backend that TRAINYARD_PARALLEL_BACKEND would name. `run(fn, …)` calls `fn(rank, …)` in every rank and returns the
 results by rank; an exception in any rank fails the test with that rank's traceback and ends the world. Ranks are forked
 from a server that has imported torch, and are killed at the end whatever happened.
 """
@@ -8,6 +8,7 @@ from a server that has imported torch, and are killed at the end whatever happen
 import multiprocessing
 import os
 import shutil
+import sys
 import tempfile
 import time
 import traceback
@@ -24,16 +25,23 @@ class RankFailed(AssertionError):
     """A rank raised, died or did not answer; the message holds what it said."""
 
 
-def serve(connection, rank, size, folder, peer_seconds):
+def serve(connection, rank, size, folder, peer_seconds, environment):
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(size))
     os.environ["TRAINYARD_PARALLEL_TIMEOUT_SECONDS"] = str(peer_seconds)
     os.environ.pop("SM_HP_MP_PARAMETERS", None)
+    os.environ.update(environment)
+    sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     import torch
     import torch.distributed as dist
 
     torch.set_num_threads(1)
-    store = dist.FileStore(os.path.join(folder, "store"), size)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=peer_seconds))
+    if environment:
+        from trainyard_parallel import process
+
+        process.join()
+    else:
+        store = dist.FileStore(os.path.join(folder, "store"), size)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=peer_seconds))
     while True:
         try:
             request = connection.recv()
@@ -51,13 +59,13 @@ def serve(connection, rank, size, folder, peer_seconds):
 
 
 class World:
-    def __init__(self, size, peer_seconds=PEER_SECONDS):
+    def __init__(self, size, peer_seconds=PEER_SECONDS, environment=None):
         self.size = size
         self.folder = tempfile.mkdtemp(prefix="trainyard-parallel-")
         self.links, self.processes = [], []
         for rank in range(size):
             ours, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(theirs, rank, size, self.folder, peer_seconds), daemon=True)
+            process = context.Process(target=serve, args=(theirs, rank, size, self.folder, peer_seconds, environment or {}), daemon=True)
             process.start()
             theirs.close()
             self.links.append(ours)

@@ -31,7 +31,8 @@ def variables(launcher, rank, size):
     return dict(zip(names, map(str, (rank, size, rank, size))))
 
 
-def launch(launcher, size, parameters, script=SCRIPT, *arguments):
+def launch(launcher, size, parameters, script=SCRIPT, *arguments, hosts=()):
+    """Lines that rank 0 printed; `hosts` holds more variables for each rank."""
     base = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_", "RANK", "WORLD_", "LOCAL_", "MASTER_", "SM_"))}
     base |= {
         "MASTER_ADDR": "127.0.0.1",
@@ -43,7 +44,7 @@ def launch(launcher, size, parameters, script=SCRIPT, *arguments):
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", START, str(script), *arguments],
-            env=base | variables(launcher, rank, size),
+            env=(hosts[rank] if hosts else {}) | base | variables(launcher, rank, size),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -7,6 +7,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from trainyard_parallel.errors import SMPConfigError
+
 # Names of (rank, size, local rank, local size), by launcher; the first complete pair of rank and size wins.
 LAUNCHERS = (
     ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
@@ -49,6 +51,18 @@ def longest_wait():
     return timedelta(seconds=float(os.environ.get(TIMEOUT_SECONDS, 1800)))
 
 
+def register(backend):
+    """Makes the backend of Trainyard's own collectives known to torch.distributed where it is asked for."""
+    if "smddp" not in backend:
+        return
+    try:
+        import trainyard_collective  # noqa: F401
+    except ImportError as error:
+        raise SMPConfigError(
+            f"{BACKEND} is {backend!r}, which is in the package trainyard-collective: {error}; install it, or name another backend"
+        ) from error
+
+
 def join(port=None):
     """Joins (or adopts) the default process group; returns the Process. Blocks until all ranks call it.
 
@@ -62,6 +76,7 @@ def join(port=None):
     address = os.environ.get("MASTER_ADDR") or os.environ.get("SM_MASTER_ADDR") or "127.0.0.1"
     port = os.environ.get("MASTER_PORT") or port or PORT
     timeout = longest_wait()
+    register(backend)
     if process.device.type == "cuda":
         torch.cuda.set_device(process.device)
     if process.size == 1 and "MASTER_PORT" not in os.environ:
