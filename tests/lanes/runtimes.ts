@@ -20,6 +20,7 @@ export async function makeLaneRuntimes(): Promise<void> {
   for (const options of [
     ['--with', 'huggingface', '--libraries'],
     ['--runtime', 'tensorflow'],
+    ['--runtime', 'tensorflow-2.15'],
     ['--runtime', 'mxnet'],
   ]) {
     await promisify(execFile)(join(ROOT, 'bin/trainyard'), [

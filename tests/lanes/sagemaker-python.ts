@@ -77,8 +77,10 @@ def answer(estimator):
 `;
 
 const V3 = `
-import boto3, json, warnings
+import boto3, json, logging, warnings
 warnings.filterwarnings('ignore')
+# Version 3 leaves it to the program whether what it logs is seen.
+logging.basicConfig(level=logging.INFO, format='%(message)s')
 from sagemaker.train import ModelTrainer
 from sagemaker.train.configs import Compute, InputData, SourceCode
 from sagemaker.train.distributed import MPI, Torchrun

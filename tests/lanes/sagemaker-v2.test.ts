@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { BUCKET, startService, type TestService } from '../support/service.ts';
 import { LANE_RUNTIMES, makeLaneRuntimes } from './runtimes.ts';
@@ -5,13 +8,25 @@ import { resultsOf, runSdk, type Fitted } from './sagemaker-python.ts';
 
 // AWS's SageMaker Python SDK v2, unmodified: one `fit` for each distribution, followed to its end with its logs.
 let service: TestService;
+let shared: string;
+const FILE_SYSTEM = 'fs-0123456789abcdef0';
 beforeAll(async () => {
   await makeLaneRuntimes();
   service = await startService({ environment: { TRAINYARD_RUNTIMES: LANE_RUNTIMES } });
+  shared = mkdtempSync(join(tmpdir(), 'trainyard-shared-'));
+  await service.kill('SIGTERM');
+  writeFileSync(
+    join(service.dataDir, 'config.json'),
+    JSON.stringify({ fileSystems: { [FILE_SYSTEM]: shared } }),
+  );
+  await service.start();
   for (const key of ['a', 'b', 'c'])
     await service.s3.putObject({ bucket: BUCKET, key: `data/${key}`, body: key });
 });
-afterAll(() => service?.dispose());
+afterAll(async () => {
+  await service?.dispose();
+  if (shared) rmSync(shared, { recursive: true, force: true });
+});
 
 async function fit(estimator: string, inputs = ''): Promise<Fitted & { results: Record<string, unknown>[] }> {
   const fitted = await runSdk(
@@ -98,6 +113,16 @@ test('TensorFlow with parameter servers', async () => {
   const chief = results.find((result) => result['role'] === 'chief')!;
   expect(chief['slope']).toBeCloseTo(3, 1);
   expect(chief['on']).toMatch(/job:ps/);
+});
+
+test('TensorFlow 2.14 with parameter servers and tf.estimator, over a file system that all hosts share', async () => {
+  const { results } = await fit(
+    "TensorFlow(entry_point='tf_estimator.py', framework_version='2.14.1', py_version='py310', instance_count=2, instance_type='ml.m5.xlarge', " +
+      "subnets=['subnet-1'], security_group_ids=['sg-1'], distribution={'parameter_server': {'enabled': True}}, **common)",
+    `{'shared': FileSystemInput('${FILE_SYSTEM}', 'FSxLustre', '/fsx', 'rw')}`,
+  );
+  const master = results.find((result) => result['type'] === 'master')!;
+  expect(master['loss']).toBeLessThan(0.05);
 });
 
 test('TensorFlow with multi_worker_mirrored_strategy', async () => {
