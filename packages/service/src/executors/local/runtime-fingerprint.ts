@@ -10,7 +10,9 @@ const searched = new Map<string, Promise<string[]>>();
  * Changes when packages of an interpreter are installed, removed or replaced, or when our own Python files do: a copy of what was
  * loaded before would then differ from a fresh start.
  *
- * @returns null for an interpreter without PyTorch, where preloading gains nothing
+ * @returns null for an interpreter without PyTorch, which is not preloaded. TensorFlow reads variables when it is imported that scripts set
+ * just before (`TF_USE_LEGACY_KERAS`, `TF_CPP_MIN_LOG_LEVEL`), and importing MXNet starts a server where `DMLC_ROLE` asks for one: a copy
+ * that has imported them would behave otherwise than a fresh start
  * @throws Error when the interpreter does not run
  */
 export async function runtimeFingerprint(python: string, initDir: string): Promise<string | null> {
