@@ -124,8 +124,6 @@ class DistributedModel(nn.Module):
     def run_step(self, owner, functions):
         """Runs the step function of every micro-batch, then reduces gradients."""
         self._ran_backward = False
-        if self.offloader is not None:
-            self.offloader.clear()
         if state.cfg.pipeline_parallel_degree == 1:
             self.sync_buffers()
             results = []

@@ -13,7 +13,7 @@ On a CPU the same code runs without streams: the copy is a second tensor, and th
 
 from collections import deque
 from contextlib import contextmanager, nullcontext
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 import torch
 from torch.autograd.graph import saved_tensors_hooks
@@ -82,6 +82,7 @@ class Offloader:
     def __init__(self, device, horizon):
         self.horizon = horizon
         self.out, self.back = Lane(device), Lane(device)
+        # References by task; the autograd graph is what keeps tensors, so one without a backward leaves nothing behind.
         self.tasks = deque()
         self.alive = WeakSet()
 
@@ -100,7 +101,7 @@ class Offloader:
         if not self.tasks:
             self.tasks.append([])
         away = Away(tensor, self.out)
-        self.tasks[-1].append(away)
+        self.tasks[-1].append(ref(away))
         self.alive.add(away)
         return away
 
@@ -108,23 +109,17 @@ class Offloader:
         if isinstance(kept, torch.Tensor):
             return kept
         value = kept.take(self.back)
-        for task in self.tasks:
-            if kept in task:
-                task.remove(kept)
+        self.tasks = deque([away for away in task if away() is not None and away() is not kept] for task in self.tasks)
         while self.tasks and not self.tasks[0]:
             self.tasks.popleft()
-        for away in self.next(kept):
+        for away in self.next():
             away.load(self.back)
         return value
 
-    def next(self, kept):
+    def next(self):
         """The `horizon` tensors that are asked for next."""
-        order = (away for task in self.tasks for away in reversed(task))
+        order = (away() for task in self.tasks for away in reversed(task))
         return [away for _, away in zip(range(self.horizon), order)]
-
-    def clear(self):
-        """Forgets tensors that no backward has asked for, as after an evaluation or an error."""
-        self.tasks.clear()
 
     @property
     def host_bytes(self):

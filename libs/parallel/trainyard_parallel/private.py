@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import torch
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import OffloadWrapper
 from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.utils._python_dispatch import TorchDispatchMode as DispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
@@ -32,4 +33,4 @@ def initialisers():
     return {name: getattr(torch.nn.init, name) for name in INITIALISERS}
 
 
-__all__ = ["DispatchMode", "ModelGradScaler", "initialisers", "make_wrapper", "tree_flatten", "tree_map", "tree_unflatten", "without_handles"]
+__all__ = ["DispatchMode", "ModelGradScaler", "OffloadWrapper", "initialisers", "make_wrapper", "tree_flatten", "tree_map", "tree_unflatten", "without_handles"]

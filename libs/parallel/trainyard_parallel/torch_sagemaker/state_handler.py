@@ -5,6 +5,7 @@ import json
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
+from torch.sagemaker.rng import RNGStateTracker
 
 from trainyard_parallel import config, process
 from trainyard_parallel.errors import SMPRuntimeError
@@ -38,11 +39,20 @@ class SagemakerState:
         self.ep_rank, self.rep_rank_process_group, self.world_process_group = 0, None, None
         self.sm_activation_offloading = False
         self.ranker, self.mesh, self.expert_mesh, self.ep_process_group = None, None, None, None
+        self._tracker = None
 
     @property
     def shard_size(self):
         """Ranks in a shard group: hybrid_shard_degree, or all data-parallel ranks where that is 0."""
         return self.hybrid_shard_degree or self.world_size // self.tensor_parallel_degree
+
+    def get_rng_state_tracker(self):
+        """Generators that differ between the ranks of a tensor- or expert-parallel group (`random_seed` + rank)."""
+        if self.cfg is None:
+            raise SMPRuntimeError("get_rng_state_tracker was called before tsm.init(); call tsm.init() first")
+        if self._tracker is None:
+            self._tracker = RNGStateTracker(process.discover().device, self.cfg.random_seed + max(self.tp_rank, self.ep_rank))
+        return self._tracker
 
 
 state = SagemakerState()
@@ -55,7 +65,7 @@ def init(config_or_path=None):
     group if the script has not. Raises SMPConfigError with all problems.
     """
     # Needs the state of this module.
-    from torch.sagemaker import fsdp1
+    from torch.sagemaker import activation_offload, fsdp1
 
     if state.cfg is not None:
         raise SMPRuntimeError("tsm.init was called twice; call it once")
@@ -85,6 +95,7 @@ def init(config_or_path=None):
     state.world_process_group = dist.group.WORLD
     state.ranker = Ranker(own.size, state.tp_size, state.shard_size)
     fsdp1.install()
+    activation_offload.install()
 
 
 def make_context_groups(own):
