@@ -1,6 +1,7 @@
 """Each distributed class against an ordinary module with the gathered weights: outputs, input and weight gradients."""
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import zoo
-from trainyard_parallel.errors import SMPConfigError
+from trainyard_parallel.errors import SMPConfigError, SMPRuntimeError
 from trainyard_parallel.tensor import movement
 from training import fresh
 
@@ -321,3 +322,74 @@ def test_packed_attention_is_ordinary_attention():
     biased = smp.nn.FlashAttentionLayer(0.0, use_alibi=True)(qkv)
     scores = q @ k.transpose(-1, -2) * 8**-0.5 + slopes(5)
     assert worst(biased, scores.softmax(-1) @ v) < 1e-14
+
+
+# Documented defaults: https://sagemaker.readthedocs.io/en/stable/api/training/smp_versions/latest/smd_model_parallel_pytorch_tensor_parallel.html
+HEADS = {"num_attention_heads": 32, "attention_head_size": 32, "hidden_size": 1024, "attention_dropout_prob": 0.1}
+NORMS = {"hidden_dropout_prob": 0.1, "layernorm_epsilon": 1e-5, "initializer_range": 0.02, "use_normal_initialization": False}
+ORDER = {"pre_layernorm": False, "post_layernorm": True}
+DEFAULTS = {
+    "DistributedEmbedding": {
+        "padding_idx": None, "max_norm": None, "norm_type": 2.0, "scale_grad_by_freq": False, "sparse": False, "_weight": None,
+        "initializer_range": 0.02, "_skip_allgather": False, "_skip_scatter_and_merge": False,
+    },
+    "DistributedAttentionLayer": {**HEADS, **NORMS, **ORDER, "cross_attention": False, "causal_mask_size": None},
+    "DistributedTransformerOutputLayer": {
+        **NORMS, **ORDER, "hidden_size": 1024, "intermediate_size": 4096, "activation": "gelu", "fp32_residual_addition": False,
+    },
+    "DistributedTransformerLayer": {
+        **HEADS, **NORMS, **ORDER, "intermediate_size": 4096, "activation": "gelu", "causal_mask_size": None,
+        "add_cross_attention": False, "use_alibi": False, "alibi_bias_max": 8,
+    },
+    "DistributedTransformer": {"num_layers": 12},
+    "DistributedTransformerLMHead": {
+        **HEADS, **NORMS, **ORDER, "num_layers": 12, "intermediate_size": 4096, "vocab_size": 30522, "num_positions": 1024,
+        "activation": "gelu", "num_token_types": 0, "causal_mask_size": None, "add_cross_attention": False, "add_lm_head": True,
+    },
+    "FlashAttentionLayer": {
+        "attention_dropout_prob": 0.1, "attention_head_size": None, "scale_attention_scores": True, "layer_idx": None,
+        "scale_attn_by_layer_idx": False, "scale": None, "triton_flash_attention": False, "use_alibi": False,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_signatures_have_the_documented_defaults(name):
+    import smdistributed.modelparallel.torch as smp
+
+    found = inspect.signature(getattr(smp.nn, name).__init__).parameters
+    assert {key: found[key].default for key in DEFAULTS[name]} == DEFAULTS[name]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bert", "roberta", "gptj", "gptneo", "gptneox"])
+def test_translate_functions_have_the_documented_names(name):
+    import smdistributed.modelparallel.torch as smp
+
+    module = getattr(smp.nn.huggingface, name)
+    assert module.__dict__[f"translate_state_dict_to_hf_{name}"]({}, max_seq_len=None) == {}
+    assert module.__dict__[f"translate_hf_state_dict_to_smdistributed_{name}"]({}) == {}
+    assert module.translate_hf_state_dict_to_smdistributed is module.translate_state_dict_to_smdistributed
+
+
+def test_causal_masks_of_older_models_are_added_on_request():
+    import smdistributed.modelparallel.torch as smp
+
+    theirs = smp.nn.huggingface.gpt2.translate_state_dict_to_hf_gpt2(
+        {"transformer.seq_layers.1.attention.pre_layernorm.weight": torch.ones(2)}, max_seq_len=3
+    )
+    assert set(theirs) == {"transformer.h.1.ln_1.weight", "transformer.h.1.attn.bias", "transformer.h.1.attn.masked_bias"}
+    assert torch.equal(theirs["transformer.h.1.attn.bias"][0, 0], torch.ones(3, 3).tril().bool())
+    ours = smp.nn.huggingface.gpt2.translate_hf_state_dict_to_smdistributed_gpt2(theirs)
+    assert set(ours) == {"transformer.seq_layers.1.attention.pre_layernorm.weight"}
+
+
+def test_weights_that_depend_on_heads_say_so():
+    import smdistributed.modelparallel.torch as smp
+
+    smp.state.module_manager.heads.pop("gptneox", None)
+    theirs = {"gpt_neox.layers.0.attention.query_key_value.bias": torch.arange(12)}
+    translate = smp.nn.huggingface.gptneox.translate_hf_state_dict_to_smdistributed_gptneox
+    with pytest.raises(SMPRuntimeError, match="needs num_attention_heads"):
+        translate(theirs)
+    ours = translate(theirs, num_attention_heads=2)
+    assert ours["transformer.seq_layers.0.attention.key.bias"].tolist() == [2, 3, 8, 9]

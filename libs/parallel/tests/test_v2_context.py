@@ -128,3 +128,30 @@ def test_what_cannot_be_spread_is_refused(worlds):
     assert kind == "cp_comm_type is 'a2a' but must be one of p2p, all_gather"
 
 
+def halves(rank, dtype):
+    """Attention in half precision against float64 on the same rounded inputs; gradients too."""
+    from torch.sagemaker.context_parallel.attention import RingAttention, gathered_attention, positions
+
+    tsm = initialise({"context_parallel_degree": 2})
+    generator = torch.Generator().manual_seed(4)
+    q, k, v, g = (torch.randn(2, n, SEQUENCE, 8, generator=generator, dtype=torch.float32).to(dtype) for n in (4, 2, 2, 4))
+    own = positions(rank, 2, SEQUENCE // 2)
+    exact = [t.double().requires_grad_() for t in (q, k, v)]
+    out = F.scaled_dot_product_attention(exact[0], *(t.repeat_interleave(2, 1) for t in exact[1:]), is_causal=True)
+    out.backward(g.double())
+    worst = []
+    for attend in (RingAttention.apply, gathered_attention):
+        parts = [t[:, :, own].clone().requires_grad_() for t in (q, k, v)]
+        found = attend(*parts, 8**-0.5, tsm.state.cp_process_group)
+        found.backward(g[:, :, own])
+        pairs = [(found, out), *((part.grad, whole.grad) for part, whole in zip(parts, exact))]
+        worst += [((a.double() - b[:, :, own]).abs().max() / b.abs().max()).item() for a, b in pairs]
+        assert found.dtype == dtype and parts[1].grad.dtype == dtype
+    return worst
+
+
+@pytest.mark.parametrize("dtype, bound", [(torch.bfloat16, 2**-7), (torch.float32, 1e-6)])
+def test_sums_of_half_precision_blocks_are_wide(worlds, dtype, bound):
+    for ring in worlds(2).run(halves, dtype):
+        # The gathered variant rounds where torch's kernel does.
+        assert max(ring[:4]) < bound and max(ring[4:]) < 4 * bound, ring

@@ -77,3 +77,31 @@ def helpers(rank):
 def test_helpers_and_names_of_parts(worlds):
     for found in worlds(2).run(helpers):
         assert found == ([0, 1], [2, 2, 1, 0], ["one block"], True)
+
+
+def trackers(rank):
+    tsm = initialise({"tensor_parallel_degree": 2, "random_seed": 7})
+    torch.manual_seed(0)
+    tracker = tsm.state.get_rng_state_tracker()
+    with tracker.fork():
+        inside = [torch.rand((), dtype=torch.float32).item()]
+    outside = torch.rand((), dtype=torch.float32).item()
+    kept = tracker.get_states()
+    for _ in range(2):
+        with tracker.fork():
+            inside.append(torch.rand((), dtype=torch.float32).item())
+        tracker.set_states(kept)
+    with pytest.raises(KeyError, match="there is no region 'other'"), tracker.fork("other"):
+        pass
+    with pytest.raises(ValueError, match="exists"):
+        tracker.add("model-parallel-rng", 1)
+    return inside, outside, tracker is tsm.state.get_rng_state_tracker()
+
+
+def test_random_numbers_of_a_region_differ_between_ranks_and_go_on(worlds):
+    (first, outside, same), (second, also, too) = worlds(2).run(trackers)
+    assert same and too and outside == also == pytest.approx(0.4962565, abs=1e-6)
+    for rank, (start, *replayed) in enumerate((first, second)):
+        expected = torch.Generator().manual_seed(7 + rank)
+        values = torch.rand(1, generator=expected, dtype=torch.float32), torch.rand(1, generator=expected, dtype=torch.float32)
+        assert [start, *replayed] == [values[0].item(), values[1].item(), values[1].item()]

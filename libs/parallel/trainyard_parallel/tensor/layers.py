@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import nn
 
+from trainyard_parallel.errors import not_available
 from trainyard_parallel.tensor.module import DistributedModule
 from trainyard_parallel.tensor.movement import gather_samples, move
 
@@ -27,14 +28,35 @@ class DistributedLinear(DistributedModule):
 
 
 class DistributedEmbedding(DistributedModule):
-    """As nn.Embedding, split over the embedding dimension, which must divide by the tensor-parallel degree."""
+    """As nn.Embedding, split over the embedding dimension, which must divide by the tensor-parallel degree.
+
+    `_weight` is the whole table to start from; else values are normal with `initializer_range`.
+    """
 
     def __init__(
-        self, num_embeddings, embedding_dim, padding_idx=None, initializer_range=0.02, device=None, dtype=None, whole=None
+        self,
+        num_embeddings,
+        embedding_dim,
+        padding_idx=None,
+        max_norm=None,
+        norm_type=2.0,
+        scale_grad_by_freq=False,
+        sparse=False,
+        _weight=None,
+        initializer_range=0.02,
+        _skip_allgather=False,
+        _skip_scatter_and_merge=False,
+        device=None,
+        dtype=None,
     ):
         super().__init__()
-        if whole is None:
-            whole = nn.Embedding(num_embeddings, embedding_dim, padding_idx, device=device, dtype=dtype)
+        if max_norm is not None or scale_grad_by_freq or sparse or _skip_allgather or _skip_scatter_and_merge:
+            raise not_available(
+                "DistributedEmbedding with max_norm, scale_grad_by_freq, sparse, _skip_allgather or _skip_scatter_and_merge",
+                "leave them at their defaults",
+            )
+        whole = nn.Embedding(num_embeddings, embedding_dim, padding_idx, device=device, dtype=dtype, _weight=_weight)
+        if _weight is None:
             nn.init.normal_(whole.weight, std=initializer_range)
         self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
         self.weight = self.split_parameter(whole.weight, 1)

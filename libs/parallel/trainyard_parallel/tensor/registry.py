@@ -116,7 +116,7 @@ def replacement_of(module, name, shared):
         return None
     if isinstance(module, nn.Linear):
         return DistributedLinear(module.in_features, module.out_features, whole=module)
-    return DistributedEmbedding(module.num_embeddings, module.embedding_dim, module.padding_idx, whole=module)
+    return DistributedEmbedding(module.num_embeddings, module.embedding_dim, module.padding_idx, _weight=module.weight.detach())
 
 
 def build(entry, module, keywords):

@@ -14,6 +14,8 @@ sum by its log-sum-exp. In the backward they travel once more, with their gradie
 rank sends 2·(R−1)/R of all keys and values forward and twice that backward, and never holds more than two blocks.
 `gather`: an all-gather of keys and values first; its backward is a reduce-scatter.
 
+Sums over blocks are float32 for half-precision inputs; keys and values travel in their own type, gradients as sums.
+
 Legend: B samples, H heads, G key-value heads (G divides H), L tokens of this rank, D channels.
 """
 
@@ -53,6 +55,10 @@ def visible(rank, source, length):
     return (0, half, False) if source < rank else (half, length, False)
 
 
+def widened(x):
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def by_groups(q_BHLD, groups):
     """[B, G, H/G·L, D]: query heads that share a key-value head lie in one matrix."""
     return q_BHLD.unflatten(1, (groups, -1)).flatten(2, 3)
@@ -73,15 +79,16 @@ class RingAttention(torch.autograd.Function):
         ring = Ring(group)
         groups, length = k_BGLD.shape[1], q_BHLD.shape[2]
         heads = q_BHLD.shape[1] // groups
-        block = [k_BGLD.contiguous(), v_BGLD.contiguous()]
-        out = torch.zeros_like(q_BHLD)
-        total = torch.full(q_BHLD.shape[:-1], float("-inf"), dtype=q_BHLD.dtype, device=q_BHLD.device)
+        block, q = [k_BGLD.contiguous(), v_BGLD.contiguous()], widened(q_BHLD)
+        out = torch.zeros_like(q)
+        total = q.new_full(q.shape[:-1], float("-inf"))
         for step in range(ring.size):
             started = ring.start(block) if step < ring.size - 1 else None
             first, keys, causal = visible(ring.rank, (ring.rank - step) % ring.size, length)
-            part = scores(by_groups(q_BHLD[:, :, first:], groups), block[0][:, :, :keys], heads, scale, causal)
+            k, v = (widened(t[:, :, :keys]) for t in block)
+            part = scores(by_groups(q[:, :, first:], groups), k, heads, scale, causal)
             size = part.logsumexp(-1)
-            value = (part - size[..., None]).exp() @ block[1][:, :, :keys]
+            value = (part - size[..., None]).exp() @ v
             value, size = (t.unflatten(2, (heads, -1)).flatten(1, 2) for t in (value, size))
             # Both are means of values, weighted by the exponential of their sizes.
             merged = torch.logaddexp(total[:, :, first:], size)
@@ -92,7 +99,7 @@ class RingAttention(torch.autograd.Function):
                 block = Ring.finish(started)
         ctx.save_for_backward(q_BHLD, k_BGLD, v_BGLD, out, total)
         ctx.scale, ctx.group = scale, group
-        return out
+        return out.to(q_BHLD.dtype)
 
     @staticmethod
     def backward(ctx, gradient):
@@ -101,15 +108,16 @@ class RingAttention(torch.autograd.Function):
         groups, length = k_BGLD.shape[1], q_BHLD.shape[2]
         heads = q_BHLD.shape[1] // groups
         block = [k_BGLD.contiguous(), v_BGLD.contiguous()]
-        moving = [torch.zeros_like(block[0]), torch.zeros_like(block[1])]
-        q_gradient = torch.zeros_like(q_BHLD)
+        moving = [torch.zeros_like(widened(t)) for t in block]
+        whole_q, gradient = widened(q_BHLD), widened(gradient)
+        q_gradient = torch.zeros_like(whole_q)
         inner = (gradient * out).sum(-1)
         for step in range(ring.size):
             started = ring.start(block) if step < ring.size - 1 else None
             first, keys, causal = visible(ring.rank, (ring.rank - step) % ring.size, length)
-            q, g = (by_groups(t[:, :, first:], groups) for t in (q_BHLD, gradient))
+            q, g = (by_groups(t[:, :, first:], groups) for t in (whole_q, gradient))
             size, own = (by_groups(t[:, :, first:, None], groups) for t in (total, inner))
-            k, v = block[0][:, :, :keys], block[1][:, :, :keys]
+            k, v = (widened(t[:, :, :keys]) for t in block)
             weights = (scores(q, k, heads, scale, causal) - size).exp()
             towards = weights * (g @ v.transpose(-1, -2) - own) * scale
             q_gradient[:, :, first:] += (towards @ k).unflatten(2, (heads, -1)).flatten(1, 2)
@@ -119,7 +127,7 @@ class RingAttention(torch.autograd.Function):
             moving = Ring.finish(ring.start(moving))
             if started:
                 block = Ring.finish(started)
-        return q_gradient, moving[0], moving[1], None, None
+        return *(t.to(q_BHLD.dtype) for t in (q_gradient, *moving)), None, None
 
 
 def gathered_attention(q_BHLD, k_BGLD, v_BGLD, scale, group):
