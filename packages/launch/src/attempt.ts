@@ -154,11 +154,16 @@ async function upload(deps: AttemptDeps): Promise<void> {
 /** A script has ended on this host while others go on: the job's description says who waits for whom since when. */
 async function tellWhoIsAwaited(deps: AttemptDeps, signal: AbortSignal): Promise<void> {
   const { state, peers, hosts, init } = deps;
-  const { launch, hasFailed, stop } = state.current;
-  if (launch?.role !== 'run' || hasFailed || stop) return;
+  const { launch, endedAt, hasFailed, stop } = state.current;
+  if (launch?.role !== 'run' || endedAt === null || hasFailed || stop) return;
   peers.reset();
-  const notice = await awaitedNotice(peers, hosts, signal);
-  if (notice) await state.notice('awaits_hosts', notice);
+  const notice = await awaitedNotice(peers, hosts, endedAt, signal);
+  if (notice) {
+    const told = (current: AttemptState): void => {
+      current.endedAt = null;
+    };
+    await state.report({ kind: 'notice', code: 'awaits_hosts', message: notice }, told);
+  }
   // The questions are processes of this host.
   if (peers.isAsking) await init.signal('*', 'KILL');
 }

@@ -48,16 +48,16 @@ export class Company {
       if (end.exitCode !== 0 || this.#deps.state.current.stop) return end;
       const others = launch.peers.map((host) => peers.ended(host));
       if (others.length > 0) log.say(`The script ended; its servers go on for ${launch.peers.join(', ')}`);
-      void this.#tellWhoIsAwaited();
+      void this.#tellWhoIsAwaited(end.endedAt);
       await Promise.all(others);
       return end;
     });
     return Promise.race([script, ...lost]);
   }
 
-  async #tellWhoIsAwaited(): Promise<void> {
+  async #tellWhoIsAwaited(endedAt: number): Promise<void> {
     const { host, launch, peers, state, signal } = this.#deps;
-    const notice = await awaitedNotice(peers, { own: host, others: launch.peers }, signal);
+    const notice = await awaitedNotice(peers, { own: host, others: launch.peers }, endedAt, signal);
     if (notice) await state.notice('awaits_hosts', notice);
   }
 

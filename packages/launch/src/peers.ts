@@ -92,10 +92,10 @@ const ANSWER_MS = 2000;
 export async function awaitedNotice(
   peers: Pick<Peers, 'ended'>,
   { own, others }: JobHosts,
+  endedAt: number,
   signal: AbortSignal,
 ): Promise<string | null> {
   if (others.length === 0) return null;
-  const endedAt = new Date().toISOString().slice(11, 19);
   const pause = (ms: number): Promise<void> => sleep(ms, undefined, { signal }).catch(() => {});
   await pause(AWAITED_AFTER_MS);
   if (signal.aborted) return null;
@@ -103,5 +103,5 @@ export async function awaitedNotice(
   for (const host of others) void peers.ended(host).then(() => running.delete(host));
   await pause(ANSWER_MS);
   if (signal.aborted || running.size === 0) return null;
-  return `The script on ${own} ended at ${endedAt} UTC with exit code 0; the job goes on until the script on ${[...running].join(', ')} ends.`;
+  return `The script on ${own} ended at ${new Date(endedAt).toISOString().slice(11, 19)} UTC with exit code 0; the job goes on until the script on ${[...running].join(', ')} ends.`;
 }

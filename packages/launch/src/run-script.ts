@@ -156,6 +156,7 @@ async function reportEnd(end: HostEnd, launch: LaunchRecord, deps: RunDeps): Pro
     },
     (current) => {
       current.phase = 'exited';
+      current.endedAt = end.endedAt;
       current.hasFailed = end.exitCode !== 0 && stop === null;
     },
   );

@@ -51,6 +51,8 @@ export interface AttemptState {
   stop: StopRecord | null;
   /** The script was ended because the host that it follows is done: a good end. */
   endedWithLead: boolean;
+  /** When the script ended, epoch milliseconds; null before, and once the description says who is waited for. */
+  endedAt: number | null;
   /** The script ended badly; nobody waits for its artifacts then. */
   hasFailed: boolean;
   upload: UploadCommand | null;
@@ -71,6 +73,7 @@ const fresh = (): AttemptState => ({
   oomKillsBefore: null,
   stop: null,
   endedWithLead: false,
+  endedAt: null,
   hasFailed: false,
   upload: null,
   uploaded: [],

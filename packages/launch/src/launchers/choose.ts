@@ -84,7 +84,9 @@ export function ignoredOptions(
   if (ignored.length === 0) return null;
   const names = ignored.map((flag) => OPTIONS[flag]).join(', ');
   const what = used[0] ? `${OPTIONS[used[0][0]]} starts the ranks` : 'the script runs once on every host';
-  return `The job asks for ${names}, which starts nothing with this image, as in AWS's toolkit: ${what}.`;
+  // Of these, only the Training Compiler's launcher exists on AWS.
+  const like = names === 'pytorchxla' ? '' : ", as in AWS's toolkit";
+  return `The job asks for ${names}, which starts nothing with this image${like}: ${what}.`;
 }
 
 /**
