@@ -9,7 +9,7 @@ beforeAll(async () => {
 });
 afterAll(() => service?.dispose());
 
-it("PyTorch(…).fit() of AWS's SDK v2 uploads, trains on two hosts and shows the log of both", async () => {
+it("PyTorch(…).fit() of AWS's SDK v2 uploads, trains on two hosts, shows the log of both, and can be attached to", async () => {
   const { description, output } = await runSdk(
     service,
     'v2',
@@ -18,6 +18,8 @@ estimator = PyTorch(entry_point='torch_ranks.py', framework_version='2.3.0', py_
                     instance_type='ml.p4d.24xlarge', distribution={'torch_distributed': {'enabled': True}}, **common)
 estimator.fit()
 answer(estimator)
+attached = PyTorch.attach(estimator.latest_training_job.name, session)
+print('ATTACHED', attached.model_data, attached.entry_point, attached.instance_count, attached.framework_version)
 `,
   );
   expect(description, output).toMatchObject({ TrainingJobStatus: 'Completed' });
@@ -28,6 +30,8 @@ answer(estimator)
   ]);
   // The SDK colours each host's lines and ends with the times of the job.
   expect(output).toContain('Training seconds: ');
-  const key = `${description.TrainingJobName}/output/model.tar.gz`;
+  const { TrainingJobName: name } = description;
+  expect(output).toContain(`ATTACHED s3://${BUCKET}/${name}/output/model.tar.gz torch_ranks.py 2 2.3.0`);
+  const key = `${name}/output/model.tar.gz`;
   expect((await service.s3.headObject({ bucket: BUCKET, key }))?.sizeBytes).toBeGreaterThan(0);
 }, 300_000);

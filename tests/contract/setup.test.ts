@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { resultsOf, SCRIPTS } from '../lanes/sagemaker-python.ts';
 import { type Outcome, runClient } from '../support/clients.ts';
 import { finished, logLines } from '../support/jobs.ts';
 import { BUCKET, ROLE, ROOT, startService, type TestService } from '../support/service.ts';
@@ -55,6 +56,26 @@ it('setup makes the runtime that a refused image named, and the running service 
   await job('late');
   await finished(service, 'late');
   expect(await logLines(service, 'late')).toContain('algo-1: sum 3.0');
+}, 300_000);
+
+it('trainyard train runs an MXNet script over parameter servers on two hosts', async () => {
+  const script = join(SCRIPTS, 'mxnet_parameter_server.py');
+  const options = ['--framework', 'mxnet', '--instances', '2', '--distribution', 'parameter_server'];
+  const { code, stdout, stderr } = await runClient(
+    join(ROOT, 'bin/trainyard'),
+    ['train', script, ...options],
+    {
+      environment: service.environment,
+      home: root,
+    },
+  );
+  expect(code, `${stderr}\n${stdout}`).toBe(0);
+  expect(stdout).toContain('  2 instances, parameter_server\n');
+  const results = resultsOf(stdout).sort((a, b) => Number(a['rank']) - Number(b['rank']));
+  expect(results).toMatchObject([
+    { rank: 0, workers: 2, sum: 3 },
+    { rank: 1, workers: 2, sum: 3 },
+  ]);
 }, 300_000);
 
 it('setup leaves a complete runtime alone', async () => {

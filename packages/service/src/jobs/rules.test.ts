@@ -114,6 +114,14 @@ describe('rules across members', () => {
       /InstanceGroupNames has 'c'; ResourceConfig has no InstanceGroups/,
     ],
     [
+      'a distribution on an unknown group',
+      {
+        ResourceConfig: { InstanceGroups: groups('a', 'b') },
+        HyperParameters: { sagemaker_distribution_instance_groups: '["b", "c"]' },
+      },
+      /sagemaker_distribution_instance_groups has 'c'; the groups of this job are a, b/,
+    ],
+    [
       'groups for some channels only',
       {
         ResourceConfig: { InstanceGroups: groups('a', 'b') },

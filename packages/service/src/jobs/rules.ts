@@ -1,6 +1,6 @@
 import type { CreateTrainingJobRequest, ResourceConfig } from '@trainyard/api';
 import { membersUsed } from './members.ts';
-import type { ImageRuntime } from './spec.ts';
+import { HOMOGENEOUS_GROUP, type ImageRuntime } from './spec.ts';
 
 /** What the rules must know of the world besides the request. */
 export interface RuleContext {
@@ -15,6 +15,7 @@ export interface RuleContext {
 }
 
 const S3_URI = /^(https|s3):\/\/([^/]+)\/?(.*)$/;
+const DISTRIBUTION_GROUPS = 'sagemaker_distribution_instance_groups';
 const HIGHEST_RUNTIME_S = 28 * 24 * 3600;
 
 /**
@@ -122,6 +123,13 @@ function checkInstanceGroups(resources: ResourceConfig, say: (sentence: string) 
 /** Channels name groups all or none, in AWS's words. */
 function checkGroupNames(request: CreateTrainingJobRequest, say: (sentence: string) => void): void {
   const groups = (request.ResourceConfig?.InstanceGroups ?? []).map((group) => group.InstanceGroupName);
+  const existing = groups.length > 0 ? groups : [HOMOGENEOUS_GROUP];
+  for (const name of distributionGroups(request)) {
+    if (existing.includes(name)) continue;
+    say(
+      `HyperParameters.${DISTRIBUTION_GROUPS} has '${name}'; the groups of this job are ${existing.join(', ')}.`,
+    );
+  }
   const assigned: string[] = [];
   const others: string[] = [];
   (request.InputDataConfig ?? []).forEach((channel, index) => {
@@ -140,6 +148,18 @@ function checkGroupNames(request: CreateTrainingJobRequest, say: (sentence: stri
     say(
       `Some channels have assigned instance groups: [${assigned.join(', ')}] while others not: [${others.join(', ')}]`,
     );
+  }
+}
+
+/** Groups on which the toolkits start the distribution; what is no list of names is the toolkits' affair. */
+function distributionGroups(request: CreateTrainingJobRequest): string[] {
+  const text = request.HyperParameters?.[DISTRIBUTION_GROUPS];
+  if (text === undefined) return [];
+  try {
+    const value: unknown = JSON.parse(text);
+    return Array.isArray(value) ? value.filter((name) => typeof name === 'string') : [];
+  } catch {
+    return [];
   }
 }
 
