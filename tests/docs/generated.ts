@@ -14,10 +14,10 @@ export interface GeneratedTable {
   rows: () => string[][];
 }
 
-const options = (heading: string, file: string): GeneratedTable => ({
+const options = (heading: string, file: string, name = heading): GeneratedTable => ({
   path: 'docs/estimators.md',
   heading,
-  rows: () => optionRows(`packages/sdk/src/${file}`, heading),
+  rows: () => optionRows(`packages/sdk/src/${file}`, name),
 });
 
 export const GENERATED_TABLES: readonly GeneratedTable[] = [
@@ -42,8 +42,21 @@ export const GENERATED_TABLES: readonly GeneratedTable[] = [
     rows: () => Object.entries(PROBLEMS).map(([id, about]) => [`\`${id}\``, about]),
   },
   options('SessionOptions', 'session.ts'),
-  options('PyTorchOptions', 'frameworks/pytorch.ts'),
-  options('EstimatorOptions', 'estimator.ts'),
+  // The fields of options whose type also says which of them exclude each other.
+  options('PyTorchOptions', 'frameworks/pytorch.ts', 'PyTorchFields'),
+  options('TensorFlowOptions', 'frameworks/tensorflow.ts', 'TensorFlowFields'),
+  options('MXNetOptions', 'frameworks/mxnet.ts', 'MXNetFields'),
+  options('HuggingFaceOptions', 'frameworks/hugging-face.ts', 'HuggingFaceFields'),
+  options('EstimatorOptions', 'estimator.ts', 'EstimatorFields'),
+  options('InstanceGroup', 'instance-groups.ts'),
+  options('GitConfig', 'source/git-config.ts'),
+  options('ModelTrainerOptions', 'model-trainer/trainer-options.ts'),
+  options('SourceCode', 'model-trainer/trainer-options.ts'),
+  options('Compute', 'model-trainer/trainer-options.ts'),
+  options('TorchrunOptions', 'model-trainer/distributed.ts'),
+  options('MPIOptions', 'model-trainer/distributed.ts'),
+  options('SMPOptions', 'model-trainer/distributed.ts'),
+  options('TrainOptions', 'model-trainer/model-trainer.ts'),
   options('SourceOptions', 'estimator-options.ts'),
   options('CommonOptions', 'estimator-options.ts'),
   options('FitOptions', 'estimator-base.ts'),

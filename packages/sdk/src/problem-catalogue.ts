@@ -67,6 +67,7 @@ export const PROBLEMS = {
   'E-XLA': 'pytorchxla, which needs the Training Compiler',
   'W-CHECKPOINT': 'checkpointLocalPath without checkpointS3Uri',
   'W-COMMAND': 'a script beside a command that hides it',
+  'W-COMPILER': 'the Training Compiler outside AWS',
   'W-DIST-NO-OP': 'an enabled strategy that another one hides',
   'W-DIST-UNKNOWN': 'a name in distribution that has no effect',
   'W-GIT-CREDENTIALS': 'credentials in gitConfig that are not used',

@@ -114,6 +114,12 @@ test.each<[FrameworkName, object, string, object]>([
   ['mxnet', { mpi: on }, 'mpi', { sagemaker_mpi_enabled: true }],
   [
     'mxnet',
+    { mpi: on, parameter_server: on },
+    'mpi',
+    { sagemaker_mpi_enabled: true, sagemaker_parameter_server_enabled: true },
+  ],
+  [
+    'mxnet',
     { mpi: { ...on, processes_per_host: 2 } },
     'mpi',
     {

@@ -192,12 +192,15 @@ function launcherOf({ framework }: LaunchQuery, distribution: AnyDistribution): 
   const { torch_distributed, pytorchddp, mpi, smdistributed, pytorchxla } = distribution;
   const { parameter_server, multi_worker_mirrored_strategy } = distribution;
   const dataparallel = smdistributed?.dataparallel?.enabled === true;
-  if (framework === 'tensorflow' || framework === 'mxnet') {
-    if (parameter_server?.enabled) return 'parameter_server';
-    if (framework === 'tensorflow' && multi_worker_mirrored_strategy?.enabled)
-      return 'multi_worker_mirrored_strategy';
+  if (framework === 'mxnet') {
     if (mpi?.enabled) return 'mpi';
-    return framework === 'tensorflow' && dataparallel ? 'dataparallel' : 'none';
+    return parameter_server?.enabled ? 'parameter_server' : 'none';
+  }
+  if (framework === 'tensorflow') {
+    if (parameter_server?.enabled) return 'parameter_server';
+    if (multi_worker_mirrored_strategy?.enabled) return 'multi_worker_mirrored_strategy';
+    if (mpi?.enabled) return 'mpi';
+    return dataparallel ? 'dataparallel' : 'none';
   }
   // The SDK leaves the flag of mpi out beside torchrun, unless a library is there.
   if (mpi?.enabled && (!torch_distributed?.enabled || smdistributed)) return 'mpi';
@@ -255,6 +258,8 @@ function warnOfNoOps(
   const strategies = { ...plain, 'smdistributed.dataparallel': smdistributed?.dataparallel };
   for (const [strategy, options] of Object.entries(strategies)) {
     if (!options?.enabled || STARTED_BY[launcher].includes(strategy)) continue;
+    // MXNet's servers run beside whatever starts the script.
+    if (framework === 'mxnet' && strategy === 'parameter_server') continue;
     if (STRATEGIES_OF[framework].includes(strategy))
       warn(
         strategy,

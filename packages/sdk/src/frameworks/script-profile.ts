@@ -136,7 +136,7 @@ function imageQuery(options: ScriptOptions, part: FrameworkPart, instanceType: s
     instanceType: ofGroups ?? instanceType ?? DEFAULT_INSTANCE_TYPE,
     isTypeGiven: options.instanceType !== undefined || instanceGroups !== undefined,
     usesLibraries:
-      distribution.smdistributed !== undefined ||
+      (part.framework !== 'mxnet' && distribution.smdistributed !== undefined) ||
       (part.framework === 'pytorch' && distribution.pytorchddp !== undefined),
     ...part.tag,
   };

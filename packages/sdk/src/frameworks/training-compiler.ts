@@ -49,6 +49,15 @@ export function checkCompiler(
     });
     return;
   }
+  if (!problems.onAws) {
+    problems.warn({
+      id: 'W-COMPILER',
+      field: 'compilerConfig',
+      value: config,
+      rule: 'Only AWS has the Training Compiler: elsewhere the script runs without it.',
+      nextStep: 'Remove it, or call torch.compile in the script.',
+    });
+  }
   const refuse = (field: string, value: unknown, rule: string, nextStep: string): void =>
     problems.refuseOnAws({ id: 'E-COMPILER', field, value, rule, nextStep });
   for (const type of call.targetTypes) {
