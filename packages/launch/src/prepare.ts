@@ -12,19 +12,17 @@ import type { Checkpoints } from './checkpoints.ts';
 import { findEntry, installables, prepareCode } from './code.ts';
 import { serveDriverSsh } from './driver-ssh.ts';
 import { scriptEnvironment } from './environment.ts';
-import { fabricReport, fabricVariables, tcpFallback } from './fabric.ts';
-import { frameworkVersion, hasLegacyKeras, requireFramework, versionNotice } from './frameworks.ts';
+import { fabricReport } from './fabric.ts';
+import { hasLegacyKeras, requireFramework } from './frameworks.ts';
 import type { Hardware } from './hardware.ts';
-import { missingAccelerator } from './hardware.ts';
 import { HostFailure } from './host-failure.ts';
 import type { InitClient } from './init-client.ts';
-import { ignoredOptions } from './launchers/choose.ts';
-import type { Launch, MpiInstallation } from './launchers/launcher.ts';
-import { LAUNCHER_VARIABLES } from './launchers/launcher.ts';
+import type { MpiInstallation } from './launchers/launcher.ts';
 import { openMpiMajor } from './launchers/mpirun.ts';
 import type { Layout } from './layout.ts';
 import { writeLayout } from './layout.ts';
 import type { LogFiles } from './log-files.ts';
+import { giveNotices } from './notices.ts';
 import type { AttemptPlan } from './plan.ts';
 import type { JobReading, LaunchFacts, Prepared } from './plan-launch.ts';
 import { environmentContext, homeDirectory, planLaunch, readJob } from './plan-launch.ts';
@@ -219,42 +217,4 @@ async function awaitNames(hosts: readonly string[], signal: AbortSignal): Promis
     }),
   );
   return Object.fromEntries(found);
-}
-
-/** Once per job and group: on a machine of one's own all hosts look alike. */
-async function giveNotices(
-  { plan, hardware, state }: PrepareDeps,
-  job: JobReading,
-  { launch }: Prepared,
-  { versions, torchVersion, missing }: RuntimePackages & { missing: string | null },
-): Promise<void> {
-  if (state.resumed) return;
-  const isFirstOfGroup = plan.host === job.cluster.groupHosts[0];
-  const accelerator = isFirstOfGroup ? missingAccelerator(plan.instanceType, hardware) : null;
-  if (accelerator) await state.notice('missing_accelerator', accelerator);
-  if (isFirstOfGroup) await tellOfFabric(plan, hardware, state, launch);
-  if (plan.host !== plan.hosts[0]) return;
-  const version =
-    missing ?? versionNotice(plan, torchVersion ?? frameworkVersion(plan.frameworkModule, versions));
-  if (version) await state.notice('framework_version', version);
-  const ignored = ignoredOptions(plan, job.parameters, job.launcher);
-  if (ignored) await state.notice('ignored_distribution', ignored);
-  for (const { code, message } of launch.notices ?? []) await state.notice(code, message);
-}
-
-/** What connects the hosts, what was set for it and why, and when it is less than the job may count on. */
-async function tellOfFabric(
-  plan: AttemptPlan,
-  { fabric }: Hardware,
-  state: StateStore,
-  launch: Launch,
-): Promise<void> {
-  if (plan.hosts.length === 1) return;
-  const fallback = tcpFallback(plan.instanceType, fabric);
-  if (fallback) return state.notice('tcp_fallback', fallback);
-  if (fabric.kind === 'tcp') return;
-  const chosen = launch.rankHosts.length > 0 ? Object.entries(fabricVariables(fabric)) : [];
-  const reasons = chosen.map(([name, value]) => `${name}=${value}: ${LAUNCHER_VARIABLES[name]}`);
-  const report = fabricReport(fabric, plan.networkInterfaceName);
-  await state.notice('fabric', [`${report}.`, ...reasons].join(' '));
 }

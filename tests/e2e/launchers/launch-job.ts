@@ -23,6 +23,13 @@ export type FrameworkName = keyof typeof IMAGES;
 
 export const hasRuntime = (name: FrameworkName): boolean => existsSync(join(RUNTIMES, name, 'runtime.json'));
 
+/** Whether a runtime has a package of that folder name. */
+export function hasPackage(runtime: FrameworkName, folder: string): boolean {
+  const lib = join(RUNTIMES, runtime, 'lib');
+  const versions = existsSync(lib) ? readdirSync(lib) : [];
+  return versions.some((version) => existsSync(join(lib, version, 'site-packages', folder)));
+}
+
 export interface LaunchOptions {
   framework: FrameworkName;
   /** A file of `scripts/`, or its text. */

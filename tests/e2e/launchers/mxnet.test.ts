@@ -1,9 +1,10 @@
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { finished, logged, logLines } from '../../support/jobs.ts';
+import { finished, logged, logLines, unpacked } from '../../support/jobs.ts';
 import { hostProcesses, startService, type TestService } from '../../support/service.ts';
 import { until } from '../../support/until.ts';
-import { differenceFromAlone, hasRuntime, launchJob } from './launch-job.ts';
+import { differenceFromAlone, hasPackage, hasRuntime, launchJob } from './launch-job.ts';
 
 describe.skipIf(!hasRuntime('mxnet'))('MXNet on two hosts', () => {
   let service: TestService;
@@ -51,6 +52,54 @@ describe.skipIf(!hasRuntime('mxnet'))('MXNet on two hosts', () => {
     await finished(service, name);
     const difference = await differenceFromAlone(service, name, { framework: 'mxnet', script: 'mpi_sum.py' });
     expect(difference).toBeLessThan(1e-12);
+  });
+
+  // Horovod is built from source for minutes, so it is a lane: docs/distributions.md says how.
+  test.skipIf(!hasPackage('mxnet', 'horovod'))(
+    'Horovod under mpi gives the weights of one process',
+    async () => {
+      const script = 'horovod_mxnet.py';
+      const name = await launchJob(service, {
+        framework: 'mxnet',
+        script,
+        hyperParameters: { sagemaker_mpi_enabled: true, sagemaker_mpi_num_of_processes_per_host: 2 },
+      });
+      await finished(service, name);
+      expect(await differenceFromAlone(service, name, { framework: 'mxnet', script })).toBeLessThan(1e-12);
+      expect((await logLines(service, name)).join('\n')).toContain('horovod rank 3 local 1 of 4');
+    },
+  );
+
+  test('a stop gives the script the time to save, with its servers still there', async () => {
+    const name = await launchJob(service, {
+      framework: 'mxnet',
+      script: {
+        text: `import mxnet as mx, os, signal, sys, time
+store = mx.kv.create("dist_sync")
+store.init("weights", mx.nd.ones((2,)))
+def save(*_):
+    out = mx.nd.zeros((2,))
+    store.pull("weights", out=out)
+    out.wait_to_read()
+    open(os.environ["SM_MODEL_DIR"] + "/" + os.environ["SM_CURRENT_HOST"], "w").write(str(out.asnumpy().tolist()))
+    sys.stdout.flush()
+    os._exit(0)
+signal.signal(signal.SIGTERM, save)
+print("training", flush=True)
+while True:
+    time.sleep(0.1)
+`,
+      },
+      hyperParameters: { sagemaker_parameter_server_enabled: true },
+    });
+    for (const host of ['algo-1', 'algo-2']) await logged(service, name, new RegExp(`${host}: training`));
+    await service.aws.sagemaker.call('StopTrainingJob', { TrainingJobName: name });
+    const { ModelArtifacts } = await finished(service, name, 'Stopped');
+    const model = await unpacked(service, ModelArtifacts.S3ModelArtifacts!);
+    const saved = ['algo-1', 'algo-2'].map((host) => readFileSync(join(model.directory, host), 'utf8'));
+    model.dispose();
+    expect(saved).toEqual(['[1.0, 1.0]', '[1.0, 1.0]']);
+    await until('no process left', () => hostProcesses(service, name).length === 0, { deadlineMs: 10_000 });
   });
 
   test.each(['scheduler', 'server'])(

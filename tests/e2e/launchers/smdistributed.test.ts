@@ -1,18 +1,12 @@
-import { existsSync, readdirSync } from 'node:fs';
-import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { finished, logLines } from '../../support/jobs.ts';
-import { RUNTIMES, startService, type TestService } from '../../support/service.ts';
-import { differenceFromAlone, launchJob } from './launch-job.ts';
+import { startService, type TestService } from '../../support/service.ts';
+import { differenceFromAlone, hasPackage, launchJob } from './launch-job.ts';
 
 /** `trainyard setup --libraries` puts both into the runtime. */
-const hasLibraries = ((): boolean => {
-  const lib = join(RUNTIMES, 'pytorch/lib');
-  const sites = existsSync(lib) ? readdirSync(lib).map((name) => join(lib, name, 'site-packages')) : [];
-  return ['trainyard_collective', 'trainyard_parallel'].every((name) =>
-    sites.some((site) => existsSync(join(site, name))),
-  );
-})();
+const hasLibraries = ['trainyard_collective', 'trainyard_parallel'].every((name) =>
+  hasPackage('pytorch', name),
+);
 
 describe.skipIf(!hasLibraries)('smdistributed on two hosts with two ranks each', () => {
   let service: TestService;

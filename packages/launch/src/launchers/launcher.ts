@@ -104,8 +104,6 @@ export interface Launch {
   follows?: string;
   /** Looked at before the start, so that a taken port is named instead of guessed from a library's words. */
   ports?: ListeningPort[];
-  /** Sentences for the job's description. */
-  notices?: { code: string; message: string }[];
 }
 
 /** One launcher. Pure: the same context gives the same launch, and nothing is started. */
