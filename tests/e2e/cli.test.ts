@@ -153,8 +153,8 @@ describe('the command line', () => {
     [['train', 'losses.py', '--input', 'train=nowhere'], 'inputs.train is nowhere'],
     [['train', 'losses.py', '--instances', '900'], 'ResourceLimitExceeded'],
     [
-      ['train', 'losses.py', '--image', 'registry.example/tensorflow:2'],
-      '{"pattern":"tensorflow","runtime":"pytorch"}',
+      ['train', 'losses.py', '--image', 'registry.example/jax:2'],
+      '{"pattern":"jax","runtime":"pytorch"}',
     ],
     [['train', 'losses.py', '--job-name', 'not_a_name'], 'jobName is not_a_name'],
     [['jobs', 'describe', 'nobody'], 'There is no job nobody'],

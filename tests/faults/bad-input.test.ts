@@ -188,9 +188,9 @@ describe('a request that cannot be served is refused with every fault named, and
     ],
     [
       'an image for which there is no runtime',
-      json({ AlgorithmSpecification: { TrainingImage: 'my/tensorflow:2', TrainingInputMode: 'File' } }),
+      json({ AlgorithmSpecification: { TrainingImage: 'my/jax:2', TrainingInputMode: 'File' } }),
       validation(
-        /^AlgorithmSpecification\.TrainingImage is my\/tensorflow:2, for which this machine has no runtime\. To name one, add \{"pattern":"tensorflow","runtime":"[\w-]+"\} to "images" in .*config\.json; runtimes here: /,
+        /^AlgorithmSpecification\.TrainingImage is my\/jax:2, for which this machine has no runtime\. To name one, add \{"pattern":"jax","runtime":"[\w-]+"\} to "images" in .*config\.json; runtimes here: /,
       ),
     ],
     [

@@ -322,8 +322,8 @@ export async function startService(
       DescribeTrainingJob: (_context, input) => commands.describeTrainingJob(input.TrainingJobName),
       ListTrainingJobs: (_context, input) => commands.listTrainingJobs(input),
       StopTrainingJob: (_context, input) => commands.stopTrainingJob(input.TrainingJobName),
-      DeleteTrainingJob: (_context, input) => {
-        commands.deleteTrainingJob(input.TrainingJobName);
+      DeleteTrainingJob: async (_context, input) => {
+        await commands.deleteTrainingJob(input.TrainingJobName);
         logs.releaseJob(input.TrainingJobName);
       },
       AddTags: (_context, input) => ({ Tags: commands.addTags(input.ResourceArn, input.Tags) }),

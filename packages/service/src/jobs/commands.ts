@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { setTimeout } from 'node:timers/promises';
 import type {
   CreateTrainingJobRequest,
   CreateTrainingJobResponse,
@@ -29,6 +30,8 @@ import { checkRules } from './rules.ts';
 import { compileJobSpec, instanceTypes } from './spec.ts';
 
 const MAX_TAGS = 50;
+const RELEASE_PATIENCE_MS = 10_000;
+const RELEASE_LOOK_MS = 50;
 const DEFAULT_PAGE = 10;
 
 /** What the commands need of the world. */
@@ -182,16 +185,24 @@ export class JobCommands {
     this.#deps.changed(name);
   }
 
-  deleteTrainingJob(name: string): void {
-    const job = this.#deps.jobs.get(name);
-    if (!job) throw trainingJobNotFound(name);
-    if (job.stage !== 'done') {
+  /**
+   * Removes a job that has ended. Its end is shown a moment before its hosts are released, which this waits for.
+   *
+   * @throws ServiceError ResourceInUse for a job that runs, and when its hosts are not released in time
+   */
+  async deleteTrainingJob(name: string): Promise<void> {
+    for (const deadline = Date.now() + RELEASE_PATIENCE_MS; ; await setTimeout(RELEASE_LOOK_MS)) {
+      const job = this.#deps.jobs.get(name);
+      if (!job) throw trainingJobNotFound(name);
+      if (job.stage === 'done') return this.#deps.jobs.delete(name);
+      if (isTerminal(job.status) && Date.now() < deadline) continue;
       throw jsonError('ResourceInUse', {
-        message: `Training job ${name} is in status ${job.status}; only Completed, Failed and Stopped jobs can be deleted.`,
+        message: isTerminal(job.status)
+          ? `Training job ${name} is in status ${job.status}, but its hosts are not released yet; try again in a moment.`
+          : `Training job ${name} is in status ${job.status}; only Completed, Failed and Stopped jobs can be deleted.`,
         jobName: name,
       });
     }
-    this.#deps.jobs.delete(name);
   }
 
   addTags(arn: string, tags: Tag[]): Tag[] {
