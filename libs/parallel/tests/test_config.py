@@ -70,6 +70,7 @@ def test_all_problems_come_in_one_message():
         ({"sharded_data_parallel_degree": 3, "ddp": True}, 4, "sharded_data_parallel_degree is 3 .* leave 4 data-parallel"),
         ({"sharded_data_parallel_degree": 2, "ddp": True, "partitions": 2}, 4, "does not go with pipeline_parallel_degree 2"),
         ({"sharded_data_parallel_degree": 2, "ddp": True, "shard_optimizer_state": True}, 2, "shards it already"),
+        ({"load_partition": True}, 1, "partition_file must name the file of an earlier job"),
         ({"auto_partition": False}, 1, "default_partition must be given"),
         ({"default_partition": 2, "partitions": 2}, 2, "default_partition is 2 but must be less than .* 2"),
         ({}, 4, "ddp is false but 4 ranks are 4 times"),

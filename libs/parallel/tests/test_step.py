@@ -308,10 +308,10 @@ def test_the_first_step_uses_no_random_numbers_for_tracing(worlds):
 
 def absent(rank):
     smp = fresh({})
-    found = [raised(SMPNotAvailable, getattr(smp, name)) for name in ("register_parameter",)]
-    found += [raised(SMPNotAvailable, call) for call in (smp.nn.FlashAttentionLayer,)]
-    found.append(raised(SMPNotAvailable, smp.nn.DistributedAttentionLayer, cross_attention=True))
-    return found
+    return [
+        raised(SMPNotAvailable, smp.register_parameter),
+        raised(SMPNotAvailable, smp.DistributedModel, nn.Linear(2, 2), trace_execution_times=True),
+    ]
 
 
 def test_what_is_absent_says_so(worlds):

@@ -86,8 +86,8 @@ V1 = {
     "delayed_parameter_initialization": flag(False),
     "static_mode": flag(False),
     "fast_mode": flag(False),
-    "load_partition": flag(False, (False,)),
-    "partition_file": Key(None, "a path", lambda value: isinstance(value, str), (None,)),
+    "load_partition": flag(False),
+    "partition_file": Key(None, "a path", lambda value: isinstance(value, str)),
     "contiguous": flag(True),
     "horovod": flag(False, (False,)),
 }
@@ -175,6 +175,8 @@ def parse_v1(given, world_size):
             )
     if not cfg.auto_partition and "default_partition" not in given:
         problems.append("auto_partition is False, so default_partition must be given")
+    if cfg.load_partition and not cfg.partition_file:
+        problems.append("load_partition is True, so partition_file must name the file of an earlier job")
     if cfg.default_partition >= pp:
         problems.append(f"default_partition is {cfg.default_partition} but must be less than pipeline_parallel_degree {pp}")
     if not cfg.ddp:

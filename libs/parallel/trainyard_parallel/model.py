@@ -3,6 +3,7 @@
 https://docs.aws.amazon.com/sagemaker/latest/dg/model-parallel-customize-training-script-pt.html
 """
 
+import functools
 import warnings
 from contextlib import contextmanager
 
@@ -10,11 +11,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from trainyard_parallel import checkpointing, delayed, messages, offload, placement, precision, shard, tensor
+from trainyard_parallel import checkpointing, delayed, messages, offload, placement, precision, shard, tensor, uneven
 from trainyard_parallel.chain import untouched
 from trainyard_parallel.errors import SMPRuntimeError, not_available
 from trainyard_parallel.pipeline import Pipeline
-from trainyard_parallel.reducer import reduce_gradients
+from trainyard_parallel.reducer import Overlap, reduce_gradients
 from trainyard_parallel.state import state
 from trainyard_parallel.suspension import Suspension, current
 
@@ -26,8 +27,8 @@ class DistributedModel(nn.Module):
 
     With pipeline parallelism the model is partitioned in the first step; until then every rank holds all of it, and
     `partitioned` is False. Gradients are averaged over micro-batches (`average_grads_across_microbatches`) and over
-    data-parallel ranks every `backward_passes_per_step` steps, at the end of the step (`overlapping_allreduce` is
-    accepted; reduction is not overlapped).
+    data-parallel ranks every `backward_passes_per_step` steps: during the last backward (`overlapping_allreduce`), or at
+    the end of the step.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class DistributedModel(nn.Module):
         self.average = average_grads_across_microbatches
         self.bucket_bytes = int(bucket_cap_mb * 2**20)
         self.broadcast_buffers = broadcast_buffers
+        self.overlapping, self._overlap, self._hook = overlapping_allreduce, None, None
+        self.joining = uneven.Joining(self)
         with delayed.resumed():
             self.module = tensor.distribute(module)
             precision.cast_model(self.module)
@@ -68,6 +71,7 @@ class DistributedModel(nn.Module):
         self.offloader = offload.Offloader(state.process.device, cfg.activation_loading_horizon) if cfg.offload_activations else None
         self._shared = []
         self._post_partition, self._post_step, self._pending = {}, {}, []
+        self._microbatches = 1
         self._microbatch_scale, self._in_step, self._ran_backward, self._passes = 1.0, False, False, 0
         state.model = self
         if state.cfg.pipeline_parallel_degree == 1:
@@ -102,6 +106,8 @@ class DistributedModel(nn.Module):
             return
         tensors = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
         scale = self._loss_factor()
+        if not self._in_step:
+            self._before_backwards(1)
         torch.autograd.backward([t * scale for t in tensors] if scale != 1.0 else tensors, grad_tensors)
         if self._in_step:
             self._ran_backward = True
@@ -115,7 +121,9 @@ class DistributedModel(nn.Module):
     @contextmanager
     def in_step(self, microbatches):
         self._in_step = True
-        self._microbatch_scale = 1 / microbatches if self.average else 1.0
+        # A communication hook averages over micro-batches itself.
+        self._microbatches = microbatches if self.average else 1
+        self._microbatch_scale = 1 / self._microbatches if self._hook is None else 1.0
         try:
             yield
         finally:
@@ -124,8 +132,10 @@ class DistributedModel(nn.Module):
     def run_step(self, owner, functions):
         """Runs the step function of every micro-batch, then reduces gradients."""
         self._ran_backward = False
+        self.joining.step()
         if state.cfg.pipeline_parallel_degree == 1:
             self.sync_buffers()
+            self._before_backwards(len(functions))
             results = []
             for index, fn in enumerate(functions):
                 self.begin_task()
@@ -135,6 +145,7 @@ class DistributedModel(nn.Module):
             if not self.partitioned:
                 self._partition(functions[0])
             self.sync_buffers()
+            self._before_backwards(len(functions))
             results, self._ran_backward = self.pipeline.run(owner, functions, self._loss_factor())
         if self._ran_backward:
             self._after_backwards()
@@ -151,6 +162,19 @@ class DistributedModel(nn.Module):
     def _is_boundary(self, ahead=0):
         return (self._passes + ahead) % self.backward_passes_per_step == 0
 
+    def _before_backwards(self, microbatches):
+        """Before the backwards of a step: gradients are exchanged during those that complete an accumulation."""
+        if not self.overlapping or not self._is_boundary(1) or state.size("dp") == 1 and self._hook is None:
+            return
+        elsewhere = set(self._shared)
+        parameters = [p for p in self.default_reducer_parameters() if p.requires_grad and p not in elsewhere and not shard.is_sharded(p)]
+        if self._overlap is None or list(map(id, self._overlap.parameters)) != list(map(id, parameters)):
+            if self._overlap is not None:
+                self._overlap.remove()
+            self._overlap = Overlap(parameters, state.group("dp"), self.bucket_bytes, self._hook) if parameters else None
+        if self._overlap is not None:
+            self._overlap.begin(microbatches, self.joining.divisor(state.size("dp")))
+
     def _after_backwards(self):
         self._passes += 1
         if not self._is_boundary():
@@ -164,11 +188,16 @@ class DistributedModel(nn.Module):
             if own is not None:
                 own.grad = gradient
         plain = [p for p in self.default_reducer_parameters() if not shard.is_sharded(p)]
-        reduce_gradients(plain, state.group("dp"), state.size("dp"), self.bucket_bytes)
+        if self._overlap is not None:
+            self._overlap.finish()
+            plain = [p for p in plain if p not in self._overlap.counts]
+        reduce_gradients(plain, state.group("dp"), self.joining.divisor(state.size("dp")), self.bucket_bytes, self._hook)
         scaled = [p for _, p in self.scaled_batch_reducer_named_parameters() if not shard.is_sharded(p)]
         # Under sharding their gradients were divided in the layers, see DistributedModule.scaled.
         divisor = state.size("rdp") if state.cfg.prescaled_batch or shard.is_on() else state.size("dp")
-        reduce_gradients(scaled, state.group("rdp"), divisor, self.bucket_bytes)
+        # A communication hook knows data-parallel groups only, so these are averaged without it.
+        divisor *= self._microbatches if self._hook is not None else 1
+        reduce_gradients(scaled, state.group("rdp"), self.joining.divisor(divisor), self.bucket_bytes)
         if shard.is_on() and state.size("tp") > 1:
             # FSDP has taken the mean over reduced-data-parallel ranks.
             sharded = [p for p in self.default_reducer_parameters() if shard.is_sharded(p)]
@@ -258,7 +287,7 @@ class DistributedModel(nn.Module):
         if not self.broadcast_buffers or state.size("rdp") == 1:
             return
         for buffer in self.module.buffers():
-            dist.broadcast(buffer, state.ranks("rdp")[0], group=state.group("rdp"))
+            dist.broadcast(buffer, self.joining.source("rdp"), group=state.group("rdp"))
 
     # ---- what this rank holds ----
 
@@ -386,10 +415,20 @@ class DistributedModel(nn.Module):
         return register(self._post_step, hook)
 
     def register_comm_hook(self, state, callable):
-        raise not_available("register_comm_hook", "gradients are averaged in their own dtype")
+        """`callable(state, bucket)` replaces the exchange of a bucket of gradients, as for torch's DDP: it returns a future
+        of the bucket's tensor averaged over data-parallel ranks and over micro-batches. Once, before training; split
+        parameters of tensor parallelism are averaged without it.
+        """
+        if self._hook is not None:
+            raise SMPRuntimeError("a communication hook is registered already; a model has one")
+        self._hook = functools.partial(callable, state)
+        if self._overlap is not None:
+            self._overlap.remove()
+            self._overlap = None
 
-    def join(self):
-        raise not_available("join for uneven inputs", "give every rank the same number of batches (drop_last=True)")
+    def join(self, divide_by_initial_world_size=True, enable=True):
+        """`with model.join():` around a loop whose ranks have unequal numbers of steps; see uneven.py."""
+        return self.joining.around(divide_by_initial_world_size, enable)
 
 
 class Removable:

@@ -1,5 +1,7 @@
 """From a model to {module: stage}: what the user placed by hand, or the automatic partition."""
 
+import json
+import os
 from contextlib import contextmanager
 
 from torch import nn
@@ -61,10 +63,40 @@ def module_stages(model, cfg, args, kwargs, device):
     """{module: stage} for every module with parameters."""
     if not cfg.auto_partition:
         return placed_by_hand(model, cfg.default_partition, {})
+    if cfg.load_partition:
+        return read_partition(model, cfg)
     trace = None if cfg.skip_tracing else chain.trace_costs(model, args, kwargs, device)
     modules = dict(model.named_modules())
     placed = partition(tree(model, "", trace), cfg.pipeline_parallel_degree, cfg.memory_weight)
+    if cfg.partition_file and state.process.rank == 0:
+        write_partition(cfg, placed)
     return {modules[name]: stage for name, stage in placed.items()}
+
+
+def write_partition(cfg, placed):
+    """Keeps {module name: stage} in `partition_file`, for jobs with `load_partition`."""
+    aside = f"{cfg.partition_file}.{os.getpid()}.tmp"
+    with open(aside, "w") as file:
+        json.dump({"stages": cfg.pipeline_parallel_degree, "modules": placed}, file, indent=1)
+    os.replace(aside, cfg.partition_file)
+
+
+def read_partition(model, cfg):
+    """The partition of an earlier job; raises SMPConfigError if it is of other stages or another model."""
+    with open(cfg.partition_file) as file:
+        saved = json.load(file)
+    if saved["stages"] != cfg.pipeline_parallel_degree:
+        raise SMPConfigError(
+            f"partition_file {cfg.partition_file} has {saved['stages']} stages but pipeline_parallel_degree is "
+            f"{cfg.pipeline_parallel_degree}; set load_partition false to partition again"
+        )
+    modules = {name: module for name, module in model.named_modules() if has_parameters(module)}
+    if set(modules) != set(saved["modules"]):
+        raise SMPConfigError(
+            f"partition_file {cfg.partition_file} is of another model: modules {sorted(set(modules) ^ set(saved['modules']))} "
+            "are in one of them only; set load_partition false to partition again"
+        )
+    return {modules[name]: stage for name, stage in saved["modules"].items()}
 
 
 def placed_by_hand(module, inherited, stages):
