@@ -158,9 +158,30 @@ test('names come from the image and the local time, places from the name', async
   expect(request).toMatchObject({
     TrainingJobName: 'my-image-job-20260810120509',
     OutputDataConfig: { S3OutputPath: `${bucket}/my-image-job`, CompressionType: 'GZIP' },
-    CheckpointConfig: { S3Uri: `${bucket}/my-image-job/my-image-job-20260810120509/checkpoints` },
+    CheckpointConfig: {
+      S3Uri: `${bucket}/my-image-job/my-image-job-20260810120509/checkpoints`,
+      LocalPath: '/opt/ml/checkpoints',
+    },
+    HyperParameters: {},
     ResourceConfig: { InstanceType: 'ml.m5.xlarge', InstanceCount: 1, VolumeSizeInGB: 30 },
     StoppingCondition: { MaxRuntimeInSeconds: 3600 },
+  });
+});
+
+test('what is added later is sent with its defaults', async () => {
+  const later = trainer({ sourceCode: undefined })
+    .withInfraCheckConfig()
+    .withSessionChainingConfig()
+    .withTensorBoardOutputConfig()
+    .withCheckpointConfig({ s3Uri: 's3://b/c' });
+  expect((await later.render()).request).toMatchObject({
+    InfraCheckConfig: { EnableInfraCheck: true },
+    SessionChainingConfig: { EnableSessionTagChaining: true },
+    TensorBoardOutputConfig: {
+      S3OutputPath: `${bucket}/my-image-job`,
+      LocalPath: '/opt/ml/output/tensorboard',
+    },
+    CheckpointConfig: { S3Uri: 's3://b/c', LocalPath: '/opt/ml/checkpoints' },
   });
 });
 

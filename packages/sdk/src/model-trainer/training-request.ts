@@ -30,7 +30,7 @@ export function trainingRequest(
     TrainingJobName: parts.jobName,
     RoleArn: parts.roleArn,
     AlgorithmSpecification: algorithm({ options, later }, parts),
-    ...(Object.keys(parts.hyperparameters).length > 0 && { HyperParameters: parts.hyperparameters }),
+    HyperParameters: parts.hyperparameters,
     ...(parts.channels.length > 0 && { InputDataConfig: parts.channels }),
     OutputDataConfig: {
       S3OutputPath: parts.outputPath,
@@ -57,7 +57,7 @@ export function trainingRequest(
     ...(parts.checkpointUri !== undefined && {
       CheckpointConfig: {
         S3Uri: parts.checkpointUri,
-        ...(checkpointConfig?.localPath !== undefined && { LocalPath: checkpointConfig.localPath }),
+        LocalPath: checkpointConfig?.localPath ?? '/opt/ml/checkpoints',
       },
     }),
     ...(later.retryStrategy && {
@@ -77,9 +77,7 @@ export function trainingRequest(
     ...(later.tensorBoardOutputConfig && {
       TensorBoardOutputConfig: {
         S3OutputPath: later.tensorBoardOutputConfig.s3OutputPath ?? parts.outputPath,
-        ...(later.tensorBoardOutputConfig.localPath !== undefined && {
-          LocalPath: later.tensorBoardOutputConfig.localPath,
-        }),
+        LocalPath: later.tensorBoardOutputConfig.localPath ?? '/opt/ml/output/tensorboard',
       },
     }),
   };
