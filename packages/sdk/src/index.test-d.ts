@@ -3,9 +3,12 @@ import {
   Estimator,
   FileSystemInput,
   HuggingFace,
+  ModelTrainer,
   MXNet,
   PyTorch,
+  SMP,
   TensorFlow,
+  Torchrun,
   TrainingInput,
 } from './index.ts';
 import type {
@@ -160,4 +163,18 @@ test('jobs describe themselves and tell events that narrow by type', () => {
   expectTypeOf<Extract<TrainingJobEvent, { type: 'metric' }>['value']>().toBeNumber();
   expectTypeOf<typeof PyTorch.attach>().returns.resolves.toEqualTypeOf<PyTorch>();
   expectTypeOf<PyTorch['latestTrainingJob']>().toEqualTypeOf<TrainingJob | null>();
+});
+
+test('a ModelTrainer takes objects for configurations and instances for what starts the ranks', () => {
+  const sourceCode = { sourceDir: 'src', entryScript: 'train.py' };
+  const smp = new SMP({ tensorParallelDegree: 2 });
+  const trainer = new ModelTrainer({ sourceCode, distributed: new Torchrun({ smp }) });
+  expectTypeOf(trainer.withRetryStrategy({ maximumRetryAttempts: 3 })).toEqualTypeOf<ModelTrainer>();
+  expectTypeOf<ModelTrainer['train']>().returns.resolves.toEqualTypeOf<TrainingJob>();
+  // @ts-expect-error a misspelt option is an error
+  new ModelTrainer({ sourceCodes: sourceCode });
+  // @ts-expect-error SMP belongs to Torchrun
+  new ModelTrainer({ sourceCode, distributed: smp });
+  // @ts-expect-error a number is not a source of data
+  void (() => trainer.train({ inputDataConfig: [{ channelName: 'train', dataSource: 3 }] }));
 });

@@ -7,12 +7,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { InvalidOption } from '../errors.ts';
+import { PyTorch, Session } from '../index.ts';
 import { ProblemList } from '../problem.ts';
+import { prepareUpload } from '../uploads.ts';
 import { checkGitConfig, gitCredentials, withHiddenSecrets } from './git-config.ts';
 import type { GitConfig } from './git-config.ts';
 import { withGitSource } from './git-source.ts';
 import { packSource } from './source-archive.ts';
 
+const NO_KEYS = { accessKeyId: 'AKIDEXAMPLE', secretAccessKey: 'secret' };
 const TOKEN = 'ghp_secret+token';
 let directory: string;
 let server: Server;
@@ -129,6 +132,34 @@ test('credentials may stand in the address, and a plan that is printed shows non
   expect(JSON.stringify(hidden)).toBe(JSON.stringify({ repo, commit: firstCommit }));
   const selection = { entryPoint: 'src/train.py', sourceDir: '.', dependencies: [] };
   expect(await withGitSource(hidden, selection, async () => 'cloned')).toBe('cloned');
+});
+
+test('an estimator with gitConfig sends the code of the repository', async () => {
+  const session = new Session({
+    on: 'aws',
+    region: 'us-west-2',
+    accountId: '123456789012',
+    credentials: NO_KEYS,
+  });
+  const estimator = new PyTorch({
+    entryPoint: 'train.py',
+    sourceDir: 'src',
+    gitConfig: { repo, token: TOKEN, branch: 'feature' },
+    role: 'arn:aws:iam::123456789012:role/x',
+    instanceType: 'ml.g5.xlarge',
+    frameworkVersion: '2.8.0',
+    pyVersion: 'py312',
+    session,
+  });
+  const { request, uploads } = await estimator.render();
+  expect(request.HyperParameters?.['sagemaker_program']).toBe('"train.py"');
+  expect(JSON.stringify(uploads)).not.toContain(TOKEN);
+  const archives: Blob[] = [];
+  const s3 = { putObject: ({ body }: { body: Blob }) => Promise.resolve(archives.push(body)) };
+  for (const upload of uploads) await (await prepareUpload(upload, () => {})).send(s3 as never, {});
+  const archive = join(directory, 'sent.tar.gz');
+  writeFileSync(archive, Buffer.from(await (archives[0] as Blob).arrayBuffer()));
+  expect(execFileSync('tar', ['-tzf', archive], { encoding: 'utf8' })).toBe('train.py\n');
 });
 
 test('without a source directory the script alone is packed', async () => {
