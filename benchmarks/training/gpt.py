@@ -1,6 +1,5 @@
 """A small GPT over bytes, in plain torch."""
 
-import torch
 from torch import nn
 from torch.nn import functional as F
 

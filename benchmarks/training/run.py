@@ -41,7 +41,9 @@ def parse(arguments):
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--steps", type=int, default=4, help="steps of a variant in a round")
     parser.add_argument("--batch", type=int, default=2, help="sequences per rank and step")
-    parser.add_argument("--quick", action="store_true", help="a tiny model and 3 rounds: shows that it runs, no figures")
+    parser.add_argument(
+        "--quick", action="store_true", help="a tiny model and 3 rounds: shows that it runs, no figures"
+    )
     parser.add_argument("--out", type=Path, help="where to write NAME.md and NAME.json")
     return parser.parse_args(arguments)
 
@@ -113,7 +115,10 @@ def table(rounds):
             cell([b - c for b, c in zip(gloo, alone)], 1e3, 1),
         ]
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    lines += ["", "The same step without communication: " + cell([r["times"]["alone"] for r in rounds], 1e3, 1) + " ms."]
+    lines += [
+        "",
+        "The same step without communication: " + cell([r["times"]["alone"] for r in rounds], 1e3, 1) + " ms.",
+    ]
     return lines
 
 
@@ -137,7 +142,8 @@ def report(options, parameters, rounds, started):
         "",
         "Medians of the rounds with 95 % bootstrap intervals; ratios and differences are taken within a round.",
         f"Other processes took {statistics.median(foreign):.0%} of the machine (median; at most {max(foreign):.0%} in a "
-        "round)." + (" **The machine was not idle: read only the ratios.**" if statistics.median(foreign) > 0.1 else ""),
+        "round)."
+        + (" **The machine was not idle: read only the ratios.**" if statistics.median(foreign) > 0.1 else ""),
         "",
         *table(rounds),
         "",

@@ -63,9 +63,7 @@ def check_hook(rank, size, kind):
     assert torch.allclose(*results, rtol=1e-5, atol=2e-3 if "fp16" in kind else 1e-5)
 
 
-@pytest.mark.parametrize(
-    "kind", ["chained", "gathering", "builtin", "builtin_fp16", "power", "power_fp16"]
-)
+@pytest.mark.parametrize("kind", ["chained", "gathering", "builtin", "builtin_fp16", "power", "power_fp16"])
 def test_hooks_equal_gloo(world, kind):
     world.run(check_hook, kind)
 

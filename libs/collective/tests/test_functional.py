@@ -35,7 +35,9 @@ def check_functional(rank, size):
     assert torch.equal(sums[1] + 0, stacked.sum(0)[:1])
     gathered = funcol.all_gather_into_tensor_coalesced([mine, mine[:, :1].contiguous()], group)
     assert torch.equal(gathered[1] + 0, torch.cat([t[:, :1] for t in every]))
-    scattered = funcol.reduce_scatter_tensor_coalesced([torch.ones(size, 2), torch.ones(2 * size)], "sum", [0, 0], group)
+    scattered = funcol.reduce_scatter_tensor_coalesced(
+        [torch.ones(size, 2), torch.ones(2 * size)], "sum", [0, 0], group
+    )
     assert all(bool((t + 0 == size).all()) for t in scattered)
     # Rank r sends r + 1 rows to every rank.
     sent = torch.full(((rank + 1) * size, 2), float(rank))
