@@ -9,6 +9,7 @@ import torch.distributed as dist
 
 from trainyard_collective.flight_record import dump_on_signal
 from trainyard_collective.launcher import fill_environment
+from trainyard_collective.vendor_variables import check_vendor_variables
 
 NAMES = ("smddp", "trainyard")
 # How long a script that ends without destroy_process_group waits for
@@ -27,6 +28,7 @@ def create_backend(options, pg_options=None):
     close_at_exit()
     ranks = list(options.global_ranks_in_group or range(options.group_size))
     dump_on_signal(ranks[options.group_rank])
+    check_vendor_variables(ranks[options.group_rank])
     timeout = options.timeout
     if not isinstance(timeout, timedelta):
         timeout = timedelta(seconds=timeout)

@@ -1,9 +1,11 @@
 #pragma once
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <vector>
 
+#include "csrc/algorithms/planner.h"
 #include "csrc/common/reduce.h"
 #include "csrc/common/types.h"
 #include "csrc/transport/exchange.h"
@@ -77,7 +79,25 @@ class Collectives {
       const std::vector<Pieces>& out) = 0;
 
   virtual void barrier(Operation& op) = 0;
+
+  // Measures what the planner wants to know of these members. `op` sums floats.
+  virtual void measure(Operation& op, Findings& findings) = 0;
 };
+
+// Seconds of the fastest of some calls: a busy machine disturbs single ones.
+template <typename Fn>
+double bestOf(int tries, Fn fn) {
+  double best = 0;
+  for (int i = 0; i < tries; i++) {
+    const auto start = std::chrono::steady_clock::now();
+    fn();
+    const double seconds = std::chrono::duration<double>(
+                               std::chrono::steady_clock::now() - start)
+                               .count();
+    best = i == 0 ? seconds : std::min(best, seconds);
+  }
+  return best;
+}
 
 // The even cut of `count` elements over `parts`: part p is
 // [cut(p), cut(p + 1)).

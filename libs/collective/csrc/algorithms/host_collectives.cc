@@ -1,8 +1,12 @@
 #include "csrc/algorithms/host_collectives.h"
 
+#include <sys/random.h>
+#include <sys/uio.h>
+
 #include <cstring>
 
 #include "csrc/common/copy.h"
+#include "csrc/transport/socket.h"
 
 namespace trainyard::collective {
 
@@ -10,6 +14,8 @@ namespace {
 
 // Work inside a step goes in pieces that stay in the second-level cache.
 constexpr size_t kPieceBytes = 64 * 1024;
+// What is read from another member's memory at once to be folded.
+constexpr size_t kReadBytes = 128 * 1024;
 
 void copy(void* to, const void* from, size_t size, bool streaming = false) {
   if (to == from || size == 0) {
@@ -71,6 +77,7 @@ void HostCollectives::begin(Operation& op) {
   Arrival& arrival = myArrival();
   arrival.descriptor = op.descriptor;
   arrival.arenaOffset = -1;
+  arrival.address = 0;
   arrival.laidOut = 0;
   arrival.onDesk = 0;
 }
@@ -112,6 +119,109 @@ bool HostCollectives::allInArenas() const {
     }
   }
   return true;
+}
+
+bool HostCollectives::allReadable() const {
+  for (int seat = 0; seat < members(); seat++) {
+    if (arrivalOf(seat).address == 0) {
+      return false;
+    }
+  }
+  return true;
+}
+
+bool HostCollectives::offer(OpKind op, size_t bytes, const Pieces& input) {
+  Arrival& arrival = myArrival();
+  arrival.arenaOffset = arenaOffsetOf(input);
+  size_t size = 0;
+  bool whole = planner_.readsPeers(op, bytes);
+  for (const auto& piece : input) {
+    whole = whole && piece.data == input[0].data + size;
+    size += piece.size;
+  }
+  if (whole && size > 0) {
+    arrival.address = reinterpret_cast<uint64_t>(input[0].data);
+  }
+  return arrival.arenaOffset >= 0 || arrival.address != 0;
+}
+
+void HostCollectives::read(
+    Operation& op,
+    int seat,
+    size_t offset,
+    const Pieces& to) {
+  const int rank = segment_.rankOf(seat);
+  uint64_t at = arrivalOf(seat).address + offset;
+  for (const auto& piece : to) {
+    for (size_t done = 0; done < piece.size;) {
+      const iovec here = {piece.data + done, piece.size - done};
+      const iovec there = {reinterpret_cast<void*>(at), piece.size - done};
+      const ssize_t n =
+          process_vm_readv(group_.pidOf(rank), &here, 1, &there, 1, 0);
+      if (n <= 0) {
+        throwPeerLost(rank, op.wait, "its memory cannot be read");
+      }
+      done += size_t(n);
+      at += size_t(n);
+    }
+  }
+}
+
+// Whether all members can read the memory of all others. A nonce is compared,
+// since a process id may mean another process in another namespace.
+bool HostCollectives::readable(Operation& op) {
+  char nonce[16];
+  char copy[16];
+  if (getrandom(nonce, sizeof nonce, 0) != sizeof nonce) {
+    throw Error(ErrorKind::transport, "getrandom failed");
+  }
+  begin(op);
+  myArrival().address = reinterpret_cast<uint64_t>(nonce);
+  memcpy(deskData(member()), nonce, sizeof nonce);
+  arrive(op);
+  bool all = true;
+  for (int seat = 0; seat < members(); seat++) {
+    const iovec here = {copy, sizeof copy};
+    const iovec there = {
+        reinterpret_cast<void*>(arrivalOf(seat).address), sizeof copy};
+    const pid_t pid = group_.pidOf(segment_.rankOf(seat));
+    all = all &&
+        process_vm_readv(pid, &here, 1, &there, 1, 0) == sizeof copy &&
+        memcmp(copy, deskData(seat), sizeof copy) == 0;
+  }
+  // The answer of each is for all; the nonces stay until all have arrived.
+  begin(op);
+  *deskData(member()) = all;
+  arrive(op);
+  for (int seat = 0; seat < members(); seat++) {
+    all = all && *deskData(seat) != 0;
+  }
+  return all;
+}
+
+void HostCollectives::measure(Operation& op, Findings& findings) {
+  findings.readable = readable(op) ? 0 : 1;
+  findings.meeting = bestOf(5, [&] { barrier(op); });
+  for (size_t band = 0; findings.readable == 0 && band < kBands; band++) {
+    const size_t bytes = kBandBytes[band];
+    std::vector<char> whole(bytes);
+    std::vector<char> part(bytes / size_t(members()));
+    std::vector<Pieces> out;
+    for (int seat = 0; seat < members(); seat++) {
+      out.push_back({{whole.data() + size_t(seat) * part.size(), part.size()}});
+    }
+    for (bool reads : {false, true}) {
+      planner_.setReads(reads);
+      auto& seconds = reads ? findings.oneCopy : findings.staged;
+      seconds[0][band] = bestOf(3, [&] {
+        allgather(op, {{part.data(), part.size()}}, out);
+      });
+      seconds[1][band] = bestOf(3, [&] {
+        allreduce(op, whole.data(), bytes / sizeOf(op.reduction.type));
+      });
+    }
+  }
+  planner_.setReads(false);
 }
 
 // Of a stream that is one block of the own arena; −1 for any other.
@@ -170,9 +280,7 @@ void HostCollectives::allreduce(Operation& op, char* buffer, size_t count) {
     reduce(op.reduction, buffer, inputs, size_t(members()), count);
     return;
   }
-  const int64_t offset = group_.arena().offsetOf(buffer, bytes);
-  myArrival().arenaOffset = offset;
-  if (offset < 0) {
+  if (!offer(op.descriptor.kind, bytes, {{buffer, bytes}})) {
     layOut(op, buffer, count, 0);
     myArrival().laidOut = 1;
   }
@@ -180,6 +288,9 @@ void HostCollectives::allreduce(Operation& op, char* buffer, size_t count) {
   if (allInArenas()) {
     planner_.log("host", op.descriptor.kind, bytes, "direct", "all in arenas");
     reduceDirect(op, buffer, count);
+  } else if (allReadable()) {
+    planner_.log("host", op.descriptor.kind, bytes, "one-copy", "readable");
+    reduceByReading(op, buffer, count);
   } else {
     planner_.log("host", op.descriptor.kind, bytes, "staged", "private memory");
     reduceStaged(op, buffer, count);
@@ -208,6 +319,40 @@ void HostCollectives::reduceDirect(Operation& op, char* buffer, size_t count) {
     for (size_t seat = 0; seat < n; seat++) {
       copy(vectors[seat] + at, buffer + at, part);
     }
+  }
+  meet(op);
+}
+
+// One-copy AllReduce: every member reads its part of the others' vectors and
+// folds it into its own; when all have, it reads the other parts from their
+// owners. A part is written by its owner alone until all are folded.
+void HostCollectives::reduceByReading(
+    Operation& op,
+    char* buffer,
+    size_t count) {
+  const size_t size = sizeOf(op.reduction.type);
+  const size_t n = size_t(members());
+  const size_t begin = cut(count, n, size_t(member())) * size;
+  const size_t end = cut(count, n, size_t(member()) + 1) * size;
+  bounce_.resize(n * kReadBytes);
+  for (size_t at = begin; at < end; at += kReadBytes) {
+    const size_t part = std::min(kReadBytes, end - at);
+    const void* inputs[64];
+    for (size_t seat = 0; seat < n; seat++) {
+      char* copied = bounce_.data() + seat * kReadBytes;
+      if (int(seat) != member()) {
+        read(op, int(seat), at, {{copied, part}});
+      }
+      inputs[seat] = int(seat) == member() ? buffer + at : copied;
+    }
+    reduce(op.reduction, buffer + at, inputs, n, part / size);
+  }
+  meet(op);
+  for (size_t step = 1; step < n; step++) {
+    const size_t owner = (size_t(member()) + step) % n;
+    const size_t first = cut(count, n, owner) * size;
+    const size_t last = cut(count, n, owner + 1) * size;
+    read(op, int(owner), first, {{buffer + first, last - first}});
   }
   meet(op);
 }
@@ -326,25 +471,20 @@ void HostCollectives::allgather(
     }
   };
   const bool streaming = all >= kStreamFrom;
-  auto copyOwn = [&] {
-    size_t offset = 0;
-    for (const auto& piece : in) {
-      size_t at = 0;
-      forRange(
-          out[size_t(member())], offset, piece.size,
-          [&](char* data, size_t part) {
-            copy(data, piece.data + at, part, streaming);
-            at += part;
-          });
-      offset += piece.size;
-    }
+  const Pieces& ownPlace = out[size_t(member())];
+  auto copyOwn = [&](size_t offset, size_t size) {
+    size_t done = 0;
+    forRange(in, offset, size, [&](char* data, size_t part) {
+      scatterTo(ownPlace, offset + done, part, data, streaming);
+      done += part;
+    });
   };
   if (largest <= planner_.oneShotBytes()) {
     planner_.log("host", op.descriptor.kind, all, "one-shot", "fits a desk");
     gatherFrom(in, 0, std::min(mine, kDeskData), deskData(member()));
     arrive(op);
     checkSizes();
-    copyOwn();
+    copyOwn(0, mine);
     for (int seat = 0; seat < members(); seat++) {
       if (seat != member()) {
         const auto& to = out[size_t(seat)];
@@ -354,23 +494,38 @@ void HostCollectives::allgather(
     return;
   }
   const size_t block = segment_.slotBytes();
-  const int64_t offset = arenaOffsetOf(in);
-  myArrival().arenaOffset = offset;
-  if (offset < 0) {
-    gatherFrom(in, 0, std::min(mine, block), segment_.slot(member(), chunk_));
+  // The own place in the output is filled while the input is in the cache.
+  auto layOutChunk = [&](char* slot, size_t k) {
+    const size_t end = std::min((k + 1) * block, mine);
+    for (size_t at = k * block; at < end; at += kPieceBytes) {
+      const size_t part = std::min(kPieceBytes, end - at);
+      gatherFrom(in, at, part, slot + (at - k * block));
+      copyOwn(at, part);
+    }
+  };
+  const bool offered = offer(op.descriptor.kind, all, in);
+  if (!offered) {
+    layOutChunk(segment_.slot(member(), chunk_), 0);
     myArrival().laidOut = 1;
   }
   arrive(op);
   checkSizes();
-  if (allInArenas()) {
-    planner_.log("host", op.descriptor.kind, all, "direct", "all in arenas");
-    copyOwn();
+  if (offered && (allInArenas() || allReadable())) {
+    const bool direct = allInArenas();
+    planner_.log(
+        "host", op.descriptor.kind, all, direct ? "direct" : "one-copy",
+        direct ? "all in arenas" : "readable");
+    copyOwn(0, mine);
     for (int step = 1; step < members(); step++) {
       const int seat = (member() + step) % members();
       const auto& to = out[size_t(seat)];
-      scatterTo(
-          to, 0, totalSize(to),
-          group_.inArena(seat, arrivalOf(seat).arenaOffset), streaming);
+      if (direct) {
+        scatterTo(
+            to, 0, totalSize(to),
+            group_.inArena(seat, arrivalOf(seat).arenaOffset), streaming);
+      } else {
+        read(op, seat, 0, to);
+      }
     }
     meet(op);
     return;
@@ -380,20 +535,14 @@ void HostCollectives::allgather(
   for (int seat = 0; seat < members(); seat++) {
     allLaidOut = allLaidOut && arrivalOf(seat).laidOut;
   }
-  if (!allLaidOut && myArrival().laidOut == 0) {
-    gatherFrom(in, 0, std::min(mine, block), segment_.slot(member(), chunk_));
+  if (offered) {
+    layOutChunk(segment_.slot(member(), chunk_), 0);
   }
   if (!allLaidOut) {
     meet(op);
   }
-  copyOwn();
   stream(
-      op, divideUp(largest, block), true,
-      [&](char* slot, size_t k) {
-        if (k * block < mine) {
-          gatherFrom(in, k * block, std::min(block, mine - k * block), slot);
-        }
-      },
+      op, divideUp(largest, block), true, layOutChunk,
       [&](size_t k) {
         for (int step = 1; step < members(); step++) {
           const int seat = (member() + step) % members();
@@ -457,7 +606,7 @@ void HostCollectives::reduceScatter(
     foldInto(0, mine, [&](int seat) { return deskData(seat) + start; });
     return;
   }
-  myArrival().arenaOffset = arenaOffsetOf(all);
+  const bool offered = offer(op.descriptor.kind, total, all);
   const size_t block = segment_.slotBytes() / n / 64 * 64;
   auto write = [&](char* slot, size_t k) {
     for (size_t to = 0; to < n; to++) {
@@ -469,7 +618,7 @@ void HostCollectives::reduceScatter(
       }
     }
   };
-  if (myArrival().arenaOffset < 0) {
+  if (!offered) {
     write(segment_.slot(member(), chunk_), 0);
     myArrival().laidOut = 1;
   }
@@ -484,12 +633,31 @@ void HostCollectives::reduceScatter(
     meet(op);
     return;
   }
+  if (allReadable()) {
+    planner_.log("host", op.descriptor.kind, total, "one-copy", "readable");
+    bounce_.resize(n * kReadBytes);
+    for (size_t at = 0; at < mine; at += kReadBytes) {
+      const size_t length = std::min(kReadBytes, mine - at);
+      for (int seat = 0; seat < members(); seat++) {
+        if (seat != member()) {
+          read(
+              op, seat, start + at,
+              {{bounce_.data() + size_t(seat) * kReadBytes, length}});
+        }
+      }
+      foldInto(at, length, [&](int seat) {
+        return bounce_.data() + size_t(seat) * kReadBytes;
+      });
+    }
+    meet(op);
+    return;
+  }
   planner_.log("host", op.descriptor.kind, total, "staged", "private memory");
   bool allLaidOut = true;
   for (int seat = 0; seat < members(); seat++) {
     allLaidOut = allLaidOut && arrivalOf(seat).laidOut;
   }
-  if (!allLaidOut && myArrival().laidOut == 0) {
+  if (offered) {
     write(segment_.slot(member(), chunk_), 0);
   }
   if (!allLaidOut) {
@@ -524,11 +692,8 @@ void HostCollectives::broadcast(Operation& op, int root, const Pieces& data) {
     return;
   }
   const size_t block = segment_.slotBytes();
-  if (source) {
-    myArrival().arenaOffset = arenaOffsetOf(data);
-    if (myArrival().arenaOffset < 0) {
-      gatherFrom(data, 0, std::min(bytes, block), segment_.slot(root, chunk_));
-    }
+  if (source && !offer(op.descriptor.kind, bytes, data)) {
+    gatherFrom(data, 0, std::min(bytes, block), segment_.slot(root, chunk_));
   }
   arrive(op);
   if (arrivalOf(root).arenaOffset >= 0) {
@@ -537,6 +702,14 @@ void HostCollectives::broadcast(Operation& op, int root, const Pieces& data) {
       scatterTo(
           data, 0, bytes, group_.inArena(root, arrivalOf(root).arenaOffset),
           streaming);
+    }
+    meet(op);
+    return;
+  }
+  if (arrivalOf(root).address != 0) {
+    planner_.log("host", op.descriptor.kind, bytes, "one-copy", "readable");
+    if (!source) {
+      read(op, root, 0, data);
     }
     meet(op);
     return;

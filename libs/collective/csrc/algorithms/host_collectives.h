@@ -20,6 +20,9 @@ namespace trainyard::collective {
 //             Everyone reads everyone's desk. One meeting in all.
 //   direct    the tensors live in the members' arenas: everyone works straight
 //             in them, nothing is staged. Two meetings.
+//   one-copy  ordinary memory which the members may read of each other
+//             (process_vm_readv; tried at the start, never assumed), and a size
+//             for which that is faster than staging: as direct, but by reading.
 //   staged    the data stream through the ring of slots, one block per step.
 //             Between two meetings every member does the work of one step.
 //
@@ -54,11 +57,14 @@ class HostCollectives : public Collectives {
       const std::vector<Pieces>& out) override;
   void barrier(Operation& op) override;
 
+  void measure(Operation& op, Findings& findings) override;
+
  private:
   // What lies on a desk, before the data of a one-shot operation.
   struct Arrival {
     Descriptor descriptor;
     int64_t arenaOffset; // of the member's input, or −1
+    uint64_t address; // of the member's input, where others may read it
     uint8_t laidOut; // the first chunk is in its slot already
     uint8_t onDesk; // the data follow
     uint64_t sizes[64]; // all-to-all: bytes for each member
@@ -74,6 +80,12 @@ class HostCollectives : public Collectives {
   void meet(Operation& op);
   void verify(Operation& op, int seat);
   bool allInArenas() const;
+  bool allReadable() const;
+  // Publishes where the own input lies: in the arena or, if the planner wants
+  // others to read it there, anywhere. False if it must go through slots.
+  bool offer(OpKind op, size_t bytes, const Pieces& input);
+  // Reads what lies at `offset` of another member's input.
+  void read(Operation& op, int seat, size_t offset, const Pieces& to);
   int64_t arenaOffsetOf(const Pieces& pieces) const;
 
   // The members' streams flow through the slots; `write(slot, chunk)` fills
@@ -87,6 +99,8 @@ class HostCollectives : public Collectives {
 
   void layOut(Operation& op, const char* buffer, size_t count, size_t k);
   void reduceDirect(Operation& op, char* buffer, size_t count);
+  bool readable(Operation& op);
+  void reduceByReading(Operation& op, char* buffer, size_t count);
   void reduceStaged(Operation& op, char* buffer, size_t count);
 
   Group& group_;
@@ -94,6 +108,7 @@ class HostCollectives : public Collectives {
   Planner& planner_;
   uint64_t turn_ = 0; // operations begun
   uint64_t chunk_ = 0; // chunks passed through each ring
+  std::vector<char> bounce_; // for what is read and folded at once
 };
 
 } // namespace trainyard::collective

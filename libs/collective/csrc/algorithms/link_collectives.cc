@@ -16,6 +16,9 @@ Pieces range(const Pieces& pieces, size_t offset, size_t size) {
   return part;
 }
 
+constexpr size_t kProbeBytes = 1 << 20;
+constexpr double kSlowSeconds = 0.02; // for a sixteenth of it
+
 // Runs every slice through the stages, several slices at once: stage s of
 // slice k in step k + s · ahead. In a step the youngest slice comes first, so
 // that links have new data before this rank waits for older ones.
@@ -161,7 +164,7 @@ void LinkCollectives::foldRing(
 
 // A ring folds own data into sums, of which only the former may take a factor.
 bool LinkCollectives::usesRing(const Operation& op) const {
-  return planner_.ring(ranks_.size()) && op.reduction.factor == 1;
+  return planner_.ring(op.descriptor.kind, ranks_.size()) && op.reduction.factor == 1;
 }
 
 void LinkCollectives::log(const Operation& op, size_t slices) {
@@ -182,6 +185,43 @@ void LinkCollectives::barrier(Operation& op) {
     out[m] = {{&bytes[m], 1}};
   }
   exchange(op, in, out);
+}
+
+// Latency by barriers, rate by AllGathers of two sizes: their difference does
+// not hold the latency. The larger one is left out on slow links.
+void LinkCollectives::measure(Operation& op, Findings& findings) {
+  const size_t n = size_t(members());
+  op.descriptor.kind = OpKind::allgather;
+  findings.linkLatency = bestOf(5, [&] { barrier(op); });
+  std::vector<char> whole(kProbeBytes);
+  auto gather = [&](size_t bytes, bool ring) {
+    planner_.setRing(ring);
+    const size_t each = bytes / n;
+    std::vector<Pieces> out;
+    for (size_t m = 0; m < n; m++) {
+      out.push_back({{whole.data() + m * each, each}});
+    }
+    const Pieces in = out[size_t(member_)];
+    const double seconds = bestOf(3, [&] { allgather(op, in, out); });
+    planner_.setRing(false);
+    return seconds;
+  };
+  double small = gather(kProbeBytes / 16, false);
+  Operation agreeing = op;
+  agreeing.descriptor.kind = OpKind::allreduce;
+  agreeing.reduction = {DataType::float64, ReduceKind::max, 1, 1};
+  allreduce(agreeing, reinterpret_cast<char*>(&small), 1);
+  if (small > kSlowSeconds) {
+    findings.linkSecondsPerByte = small / double(kProbeBytes / 16);
+    return;
+  }
+  findings.linkDirect = gather(kProbeBytes, false);
+  findings.linkSecondsPerByte =
+      std::max(findings.linkDirect - small, small * 0.01) /
+      (double(kProbeBytes) * 15 / 16 * double(n - 1) / double(n));
+  if (n > 2) {
+    findings.linkRing = gather(kProbeBytes, true);
+  }
 }
 
 // AllReduce

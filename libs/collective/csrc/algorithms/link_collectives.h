@@ -63,6 +63,7 @@ class LinkCollectives : public Collectives {
       const std::vector<Pieces>& in,
       const std::vector<Pieces>& out) override;
   void barrier(Operation& op) override;
+  void measure(Operation& op, Findings& findings) override;
 
   using Consume = std::function<void(size_t slice)>;
 

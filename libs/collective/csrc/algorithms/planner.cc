@@ -1,8 +1,10 @@
 #include "csrc/algorithms/planner.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <iterator>
 #include <sstream>
 
 #include "csrc/common/error.h"
@@ -20,13 +22,88 @@ WorldSchedule Planner::world(const Topology& topology) const {
 
 size_t Planner::slices(size_t bytes, size_t ranks) const {
   // A slice's share for one rank should fill a few packets at least.
-  const size_t smallest = std::max(size_t(512) << 10, ranks * (64 << 10));
-  size_t slice = std::max(bytes / 8, smallest);
-  if (slice_ > 0) {
-    slice = slice_;
-  }
+  const size_t smallest = std::max(slice_.value, ranks * (64 << 10));
+  size_t slice = slice_.fixed ? slice_.value : std::max(bytes / 8, smallest);
   slice = std::min(slice, settings().sliceBytes);
   return std::max((bytes + slice - 1) / slice, size_t(1));
+}
+
+bool Planner::readsPeers(OpKind op, size_t bytes) const {
+  if (bytes < 64 << 10) {
+    return false;
+  }
+  for (size_t band = 0; band < kBands; band++) {
+    if (bytes <= kBandEnds[band]) {
+      return reads_[op == OpKind::allreduce][band];
+    }
+  }
+  return false;
+}
+
+void Planner::setReads(bool reads) {
+  if (readsFixed_) {
+    return;
+  }
+  for (auto& row : reads_) {
+    std::fill(std::begin(row), std::end(row), reads);
+  }
+}
+
+void Planner::setRing(bool ring) {
+  moversRingFrom_.refine(ring ? 3 : SIZE_MAX);
+}
+
+// The sizes follow from the time of a schedule as steps × latency + bytes × the
+// inverse rate (α and β): two schedules are equally fast where the steps that
+// one saves cost as much as the bytes that it sends more.
+void Planner::refine(const Findings& found, const Topology& topology) {
+  const double members = double(topology.hosts.size());
+  const double seats = double(topology.localSize());
+  auto within = [](double value, double low, double high) {
+    return size_t(std::min(std::max(value, low), high));
+  };
+  for (size_t kind = 0; kind < 2 && !readsFixed_; kind++) {
+    for (size_t band = 0; band < kBands; band++) {
+      reads_[kind][band] = found.readable == 0 &&
+          found.oneCopy[kind][band] < 0.85 * found.staged[kind][band];
+    }
+  }
+  if (topology.hosts.size() > 1 && found.linkSecondsPerByte > 0) {
+    // Bytes that a link carries during one latency.
+    const double pipe = found.linkLatency / found.linkSecondsPerByte;
+    // One step instead of two, (n − 1) S instead of 2 (n − 1)/n S.
+    const double more = (members - 1) * (members - 2) / members;
+    railOneShot_.refine(
+        within(more > 0 ? pipe / more : 65536, 4096, 65536));
+    // One step less between hosts, but every rail carries all.
+    smallHierarchy_.refine(
+        within(seats > 1 ? pipe / (seats - 1) : 32768, 4096, 131072));
+    // A slice should take much longer than the latency between its stages.
+    slice_.refine(
+        within(4 * pipe * members * seats, 512 << 10, 16 << 20));
+    moversRingFrom_.refine(
+        found.linkRing > 0 && found.linkRing < 0.7 * found.linkDirect ? 3 : 33);
+  }
+  if (settings().logPlans && rank_ == 0) {
+    std::string reads;
+    for (size_t kind = 0; kind < 2; kind++) {
+      for (size_t band = 0; band < kBands; band++) {
+        reads += reads_[kind][band] ? " one-copy" : " staged";
+      }
+      reads += kind == 0 ? " |" : "";
+    }
+    fprintf(
+        stderr,
+        "trainyard_collective: measured: meeting %.1f us; peers' memory %s; "
+        "moving | reducing 256 KiB, 2 MiB, 16 MiB:%s; links %.1f us, "
+        "%.0f MB/s per rank%s; all-to-all up to %zu bytes, whole hierarchy up "
+        "to %zu, slices from %zu\n",
+        found.meeting * 1e6, found.readable == 0 ? "readable" : "closed",
+        reads.c_str(), found.linkLatency * 1e6,
+        found.linkSecondsPerByte > 0 ? 1e-6 / found.linkSecondsPerByte : 0,
+        ring(OpKind::allgather, size_t(members)) ? ", gathers in a ring" : "", railOneShot_.value,
+        smallHierarchy_.value, slice_.value);
+  }
 }
 
 void Planner::readOverrides(const std::string& text) {
@@ -41,13 +118,18 @@ void Planner::readOverrides(const std::string& text) {
     if (name == "oneshot") {
       oneShot_ = std::min(value, size_t(64) * 1024); // a desk holds no more
     } else if (name == "railoneshot") {
-      railOneShot_ = value;
+      railOneShot_ = {value, true};
     } else if (name == "smallhierarchy") {
-      smallHierarchy_ = value;
+      smallHierarchy_ = {value, true};
     } else if (name == "slice") {
-      slice_ = value;
+      slice_ = {std::max(value, size_t(1)), true};
     } else if (name == "ring") {
-      ringFrom_ = value;
+      ringFrom_ = moversRingFrom_ = {value, true};
+    } else if (name == "reads") {
+      setReads(value != 0);
+      readsFixed_ = true;
+    } else if (name == "probe") {
+      probes_ = value != 0;
     } else if (name == "flat") {
       forceFlat_ = value != 0;
     } else {
@@ -55,7 +137,8 @@ void Planner::readOverrides(const std::string& text) {
           ErrorKind::invalid,
           "TRAINYARD_COLLECTIVE_PLAN has \"" + entry +
               "\" but knows only oneshot=BYTES, railoneshot=BYTES, "
-              "smallhierarchy=BYTES, slice=BYTES, ring=MEMBERS and flat=0|1");
+              "smallhierarchy=BYTES, slice=BYTES, ring=MEMBERS, reads=0|1, "
+              "probe=0|1 and flat=0|1");
     }
   }
 }
@@ -66,7 +149,7 @@ void Planner::log(
     size_t bytes,
     const char* choice,
     const std::string& reason) {
-  if (!settings().logPlans) {
+  if (!settings().logPlans || probing_) {
     return;
   }
   int power = 0;

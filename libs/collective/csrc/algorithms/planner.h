@@ -20,13 +20,33 @@ enum class WorldSchedule {
   flat, // every rank with every rank, where hosts have unequal ranks
 };
 
-// Chooses schedules from a table of sizes and the topology. The choice must be
-// the same on all ranks, so it depends on nothing else: not on time, load or
-// what this rank alone has seen.
+// Sizes at which staging and reading are compared: each stands for a band of
+// sizes around it, the first from 64 KiB, the last up to 32 MiB.
+constexpr size_t kBands = 3;
+constexpr size_t kBandBytes[kBands] = {256 << 10, 2 << 20, 16 << 20};
+constexpr size_t kBandEnds[kBands] = {724 << 10, 6 << 20, 32 << 20};
+
+// What a short probe has measured, in seconds; the slowest rank's, so that all
+// ranks have the same. Only doubles: ranks agree by an AllReduce of the whole.
+struct Findings {
+  double meeting = 0; // of all ranks of a host
+  double readable = 1; // 0 if ranks may read each other's memory
+  double staged[2][kBands] = {}; // AllGather and AllReduce of kBandBytes
+  double oneCopy[2][kBands] = {};
+  double linkLatency = 0; // of a barrier over links
+  double linkSecondsPerByte = 0; // of one rank's link while all are busy
+  double linkDirect = 0; // an AllGather, everyone with everyone
+  double linkRing = 0; // the same in a ring; 0 for two members
+};
+
+// Chooses schedules from a table of sizes and the topology, refined by what a
+// probe has found. The choice must be the same on all ranks, so it depends on
+// nothing else: not on time, load or what this rank alone has seen.
 //
 // TRAINYARD_COLLECTIVE_PLAN overrides entries of the table, for measurements:
-// "oneshot=65536,flat=0". TRAINYARD_COLLECTIVE_LOG=plan writes every new choice
-// to standard error, once per operation and power of two of its size.
+// "oneshot=65536,flat=0"; what it names is not refined. With
+// TRAINYARD_COLLECTIVE_LOG=plan rank 0 writes the findings and every rank each
+// new choice to standard error, once per operation and power of two of its size.
 class Planner {
  public:
   explicit Planner(int rank) : rank_(rank) {}
@@ -35,37 +55,68 @@ class Planner {
   size_t oneShotBytes() const {
     return oneShot_;
   }
+  // Whether ranks of a host read each other's ordinary memory for an operation
+  // of so many bytes.
+  bool readsPeers(OpKind op, size_t bytes) const;
   // Largest AllReduce between hosts in which everyone sends everything.
   size_t railOneShotBytes() const {
-    return railOneShot_;
+    return railOneShot_.value;
   }
   // Largest AllReduce that is first reduced whole inside the host.
   size_t smallHierarchyBytes() const {
-    return smallHierarchy_;
+    return smallHierarchy_.value;
   }
-
   // In how many slices an operation of `bytes` goes over links.
   size_t slices(size_t bytes, size_t ranks) const;
-  // Whether `members` joined by links form a ring.
-  bool ring(size_t members) const {
-    return members >= ringFrom_;
+  // Whether `members` joined by links form a ring. Of reductions the table
+  // alone decides: a ring folds in another order, and the same job shall give
+  // the same bits in every run.
+  bool ring(OpKind op, size_t members) const {
+    return members > 2 &&
+        members >= (op == OpKind::allgather ? moversRingFrom_ : ringFrom_).value;
   }
 
   WorldSchedule world(const Topology& topology) const;
+
+  // False if the environment forbids the probe.
+  bool probes() const {
+    return probes_;
+  }
+  void refine(const Findings& findings, const Topology& topology);
+  void setProbing(bool probing) { // nothing is logged then
+    probing_ = probing;
+  }
+  // While the probe compares schedules.
+  void setReads(bool reads);
+  void setRing(bool ring);
 
   void readOverrides(const std::string& text);
   void log(const char* where, OpKind op, size_t bytes, const char* choice,
            const std::string& reason);
 
  private:
+  struct Entry {
+    size_t value;
+    bool fixed = false; // by the environment
+    void refine(size_t found) {
+      value = fixed ? value : found;
+    }
+  };
+
   const int rank_;
   // Measured on one host with 2 cores (benchmarks/collectives): beyond these
   // sizes the copy through the desk costs more than the meetings it saves.
   size_t oneShot_ = 32 * 1024;
-  size_t railOneShot_ = 16 * 1024;
-  size_t smallHierarchy_ = 32 * 1024;
-  size_t ringFrom_ = 33;
-  size_t slice_ = 0;
+  Entry railOneShot_{16 * 1024};
+  Entry smallHierarchy_{32 * 1024};
+  Entry slice_{512 * 1024}; // the smallest that is cut
+  // Where the direct schedules' many flows are too many.
+  Entry ringFrom_{33};
+  Entry moversRingFrom_{33};
+  bool probing_ = false;
+  bool reads_[2][kBands] = {}; // movers and ReduceScatter, AllReduce
+  bool readsFixed_ = false;
+  bool probes_ = true;
   bool forceFlat_ = false;
 
   std::mutex mutex_;

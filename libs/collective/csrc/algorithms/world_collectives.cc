@@ -1,6 +1,8 @@
 #include "csrc/algorithms/world_collectives.h"
 
 #include <cstring>
+#include <map>
+#include <mutex>
 
 #include "csrc/transport/settings.h"
 
@@ -47,6 +49,7 @@ class LoneCollectives : public Collectives {
     move(op, in[0], out[0]);
   }
   void barrier(Operation&) override {}
+  void measure(Operation&, Findings&) override {}
 
  private:
   static void move(Operation& op, const Pieces& from, const Pieces& to) {
@@ -359,6 +362,13 @@ void HierarchicalCollectives::alltoall(
   op.traffic.messages += exchange.traffic().messages;
 }
 
+void HierarchicalCollectives::measure(Operation& op, Findings& findings) {
+  if (host_) {
+    run(op, op.part(1, 0), [&](Operation& p) { host_->measure(p, findings); });
+  }
+  run(op, op.part(2, 0), [&](Operation& p) { rail_->measure(p, findings); });
+}
+
 std::unique_ptr<Collectives> makeCollectives(Group& group, Planner& planner) {
   if (group.size() == 1) {
     return std::make_unique<LoneCollectives>();
@@ -376,6 +386,45 @@ std::unique_ptr<Collectives> makeCollectives(Group& group, Planner& planner) {
       return std::make_unique<LinkCollectives>(group, planner, std::move(all));
     }
   }
+}
+
+void probe(
+    Group& group,
+    Planner& planner,
+    Collectives& collectives,
+    const Operation& op) {
+  // Groups of the same processes have the same findings. All their members
+  // measured together, so all know them or none does.
+  static std::mutex mutex;
+  static std::map<std::string, Findings> known;
+  const std::string key = group.processes();
+  {
+    std::lock_guard<std::mutex> lock(mutex);
+    const auto it = known.find(key);
+    if (it != known.end()) {
+      planner.refine(it->second, group.topology());
+      return;
+    }
+  }
+  // With the operation's own descriptor: ranks that disagree shall say so.
+  Operation first = op;
+  collectives.barrier(first);
+  Operation measuring = op;
+  measuring.reduction = {DataType::float32, ReduceKind::sum, 1, 1};
+  Findings findings;
+  planner.setProbing(true);
+  collectives.measure(measuring, findings);
+  Operation agreeing = op;
+  agreeing.reduction = {DataType::float64, ReduceKind::max, 1, 1};
+  static_assert(sizeof(Findings) % sizeof(double) == 0, "doubles only");
+  agreeing.descriptor.bytes = sizeof findings;
+  collectives.allreduce(
+      agreeing, reinterpret_cast<char*>(&findings),
+      sizeof findings / sizeof(double));
+  planner.setProbing(false);
+  planner.refine(findings, group.topology());
+  std::lock_guard<std::mutex> lock(mutex);
+  known[key] = findings;
 }
 
 } // namespace trainyard::collective

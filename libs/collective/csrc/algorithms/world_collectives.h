@@ -54,6 +54,7 @@ class HierarchicalCollectives : public Collectives {
       const std::vector<Pieces>& in,
       const std::vector<Pieces>& out) override;
   void barrier(Operation& op) override;
+  void measure(Operation& op, Findings& findings) override;
 
  private:
   size_t hosts() const {
@@ -87,5 +88,17 @@ class HierarchicalCollectives : public Collectives {
 
 // The collectives that fit the group's topology.
 std::unique_ptr<Collectives> makeCollectives(Group& group, Planner& planner);
+
+// Operations of less do without findings.
+constexpr uint64_t kProbeFrom = 64 * 1024;
+
+// Lets the planner choose by what is measured, once for every set of processes
+// and in some tens of milliseconds. All ranks call it together before their
+// first large operation, `op`, and agree on what they have found.
+void probe(
+    Group& group,
+    Planner& planner,
+    Collectives& collectives,
+    const Operation& op);
 
 } // namespace trainyard::collective

@@ -298,6 +298,12 @@ void CollectiveBackend::execute(
       collectives_ = makeCollectives(group_, planner_);
     }
     Operation op{descriptor, reduction, wait, {}};
+    if (!probed_ && size_ > 1 && descriptor.bytes >= kProbeFrom) {
+      probed_ = true;
+      if (planner_.probes()) {
+        probe(group_, planner_, *collectives_, op);
+      }
+    }
     run(op, *collectives_);
     std::lock_guard<std::mutex> lock(trafficMutex_);
     traffic_.payloadBytes += op.traffic.payloadBytes;

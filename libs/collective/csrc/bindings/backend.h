@@ -192,6 +192,7 @@ class CollectiveBackend : public c10d::Backend {
   Group group_;
   Planner planner_;
   std::unique_ptr<Collectives> collectives_; // made by the lane's first job
+  bool probed_ = false; // by the lane's first large job
   Lane lane_;
   Mailbox mailbox_;
   std::mutex closeMutex_;

@@ -327,6 +327,14 @@ FileDescriptor Group::openMail(int rank, Wait& wait) {
   return fd;
 }
 
+std::string Group::processes() const {
+  std::string text;
+  for (const auto& address : addresses_) {
+    text += address.process + " ";
+  }
+  return text;
+}
+
 void Group::acceptMail(Fabric::MailFn fn) {
   fabric_->acceptMail(id_, std::move(fn));
 }

@@ -80,6 +80,12 @@ class Group {
   bool sharesHost(int rank) const {
     return sharesHost_[rank];
   }
+  // In the process namespace of that rank.
+  int pidOf(int rank) const {
+    return int(addresses_[size_t(rank)].pid);
+  }
+  // Names the processes of all ranks, for what holds as long as they live.
+  std::string processes() const;
   bool oversubscribed() const {
     return oversubscribed_;
   }
