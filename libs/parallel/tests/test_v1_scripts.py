@@ -44,5 +44,7 @@ def test_a_gpt_script_has_one_loss_curve(worlds, tmp_path):
     ):
         # Float32, and loss_mb of 2 or 4 micro-batches.
         assert run(size, parameters, *arguments) == pytest.approx(expected, rel=1e-4), parameters
+    half = run(2, {**TP2, "microbatches": 2, "fp16": True})
+    assert half == pytest.approx(expected, rel=2e-2) and half != pytest.approx(expected, rel=1e-6)
     # What any of them saved is in Hugging Face's form; training goes on from it.
     assert run(2, {**TP2, "microbatches": 2}, "--fine_tune", "1")[0] < losses[1]

@@ -7,10 +7,16 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
+import test_v2
+import test_v2_experts
 import zoo
-from test_v2 import BOUND, initialise, make, optimizer_of, whole
+from test_v2 import BOUND, initialise, optimizer_of, whole
 
 SEQUENCE = 16
+
+
+def make(name):
+    return test_v2_experts.make() if name == "mixtral" else test_v2.make(name)
 
 
 def batch(step, replicas):
@@ -26,6 +32,8 @@ def batch(step, replicas):
 def alone(name, steps, replicas):
     model = make(name)
     model.set_attn_implementation("sdpa")
+    if name == "mixtral":
+        test_v2_experts.without_rounding(model)
     opt = optimizer_of(model)
     losses, first = [], None
     for step in range(steps):
@@ -126,6 +134,10 @@ def test_what_cannot_be_spread_is_refused(worlds):
     assert odd.startswith("this rank got 3 tokens of each sequence; context_parallel_degree 2 needs")
     assert padded.startswith("attention_mask hides tokens")
     assert kind == "cp_comm_type is 'a2a' but must be one of p2p, all_gather"
+
+
+def test_sequences_and_experts_over_four_ranks(worlds):
+    check(worlds(4), {"context_parallel_degree": 2, "expert_parallel_degree": 2}, "mixtral", "p2p")
 
 
 def halves(rank, dtype):

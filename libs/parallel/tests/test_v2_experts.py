@@ -29,6 +29,12 @@ def exact_gate(self, hidden_states):
     return logits, value / value.sum(-1, keepdim=True), chosen
 
 
+def without_rounding(model):
+    for module in model.modules():
+        if type(module).__name__ == "MixtralTopKRouter":
+            module.forward = functools.partial(exact_gate, module)
+
+
 def loss_of(model, x, y):
     return zoo.token_loss(model(input_ids=x).logits, y)
 
@@ -40,9 +46,7 @@ def alone(steps, parts, moe):
 
     model = make()
     if moe is None:
-        for module in model.modules():
-            if type(module).__name__ == "MixtralTopKRouter":
-                module.forward = functools.partial(exact_gate, module)
+        without_rounding(model)
     else:
         kept, sharing = tsm.state.expert_mesh, (tsm.state.ep_process_group, tsm.state.expert_parallel_degree)
         tsm.state.expert_mesh, tsm.state.ep_process_group, tsm.state.expert_parallel_degree = None, None, 1

@@ -77,7 +77,7 @@ def main(arguments=None):
     with smp.model_creation(
         tensor_parallelism=smp.tp_size() > 1 or args.use_distributed_transformer > 0,
         zero_init=args.use_distributed_transformer == 0,
-        dtype=torch.get_default_dtype(),
+        dtype=torch.float16 if smp.state.cfg.fp16 else torch.get_default_dtype(),
         distribute_embedding=smp.tp_size() > 1,
         use_alibi=False,
         attention_in_fp32=False,
@@ -95,7 +95,12 @@ def main(arguments=None):
     optimizer = optim.AdamW(get_param_groups_by_weight_decay(m), betas=(0.9, 0.95), lr=5e-3, weight_decay=0.2)
     if args.activation_checkpointing:
         smp.set_activation_checkpointing(transformer_layers, pack_args_as_tuple=True, strategy=args.activation_strategy)
-    optimizer = smp.DistributedOptimizer(optimizer, static_loss_scale=None, dynamic_loss_scale=False)
+    optimizer = smp.DistributedOptimizer(
+        optimizer,
+        static_loss_scale=64.0 if smp.state.cfg.fp16 else None,
+        dynamic_loss_scale=False,
+        dynamic_loss_args={"scale_window": 1000, "min_scale": 1, "delayed_shift": 2},
+    )
     if args.fine_tune:
         smp.resume_from_checkpoint(args.checkpoint_dir, tag="fullmodel.pt", partial=False)
     for step in range(4):
