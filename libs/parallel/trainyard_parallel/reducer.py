@@ -96,20 +96,23 @@ def used_anywhere(parameters, group):
 class Overlap:
     """Exchanges gradients during the backward: each bucket as soon as its parameters have all that they will get.
 
-    Buckets go in one fixed order, from the model's end to its start, so all members issue the same collectives.
+    Buckets go in one fixed order, from the model's end to its start, so all members issue the same collectives. At most
+    `IN_FLIGHT` buffers exist at a time.
     """
+
+    IN_FLIGHT = 2
 
     def __init__(self, parameters, group, bucket_bytes, hook=None):
         self.parameters, self.group, self.hook = parameters, group, hook
         self.counts, self.ahead = dict.fromkeys(parameters, 0), 0
         self.parts = list(buckets(list(reversed(parameters)), bucket_bytes))
         self.handles = [p.register_post_accumulate_grad_hook(self.count) for p in parameters]
-        self.expected, self.started = None, []
+        self.expected, self.started, self.flying = None, 0, []
 
     def begin(self, backwards, divisor):
         """The backwards that follow, so many for each parameter, complete an accumulation."""
         self.divisor = divisor
-        self.expected, self.counts, self.started = backwards, dict.fromkeys(self.parameters, 0), []
+        self.expected, self.counts, self.started, self.flying = backwards, dict.fromkeys(self.parameters, 0), 0, []
 
     def count(self, parameter):
         if self.expected is None:
@@ -120,26 +123,28 @@ class Overlap:
                 "a parameter got a gradient more than once in one micro-batch, after its exchange may have begun; call "
                 "model.backward once for each micro-batch, or wrap the model with overlapping_allreduce=False"
             )
-        while len(self.started) < len(self.parts) and all(
-            self.counts[p] >= self.expected for p in self.parts[len(self.started)]
-        ):
+        while self.started < len(self.parts) and all(self.counts[p] >= self.expected for p in self.parts[self.started]):
+            if len(self.flying) == self.IN_FLIGHT:
+                # All of its parameters have gradients here, so on every member they will.
+                index, bucket = self.flying.pop(0)
+                bucket.finish(set(self.parts[index]))
             self.start()
 
     def start(self):
-        index = len(self.started)
-        bucket = Bucket(self.parts[index], index, index == len(self.parts) - 1)
+        bucket = Bucket(self.parts[self.started], self.started, self.started == len(self.parts) - 1)
         bucket.start(self.group, self.divisor, self.hook)
-        self.started.append(bucket)
+        self.flying.append((self.started, bucket))
+        self.started += 1
 
     def finish(self):
         """Every member calls it after the last backward; `ahead` is then how many buckets had begun before."""
-        self.ahead = len(self.started)
-        while len(self.started) < len(self.parts):
+        self.ahead = self.started
+        while self.started < len(self.parts):
             self.start()
         used = used_anywhere(self.parameters, self.group)
-        for bucket in self.started:
+        for _, bucket in self.flying:
             bucket.finish(used)
-        self.expected, self.started = None, []
+        self.expected, self.flying = None, []
 
     def remove(self):
         for handle in self.handles:
