@@ -5,6 +5,7 @@ again, so that several test runs can share a machine.
 """
 
 import os
+import re
 import shutil
 import subprocess
 
@@ -60,6 +61,17 @@ class Network:
 
     def _in(self, name, command):
         subprocess.run(["ip", "netns", "exec", name, *command.split()], check=True)
+
+    def make_lossy(self, host, megabits):
+        """Limits what the host sends, with next to no queue: packets beyond the rate are lost, not delayed."""
+        self._in(
+            self.names[host], f"tc qdisc add dev eth0 root tbf rate {megabits}mbit burst 70kb limit 75kb"
+        )
+
+    def lost_packets(self, host):
+        command = ["ip", "netns", "exec", self.names[host], *"tc -s qdisc show dev eth0".split()]
+        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return int(re.search(r"dropped (\d+)", text).group(1))
 
     def cut(self, host):
         """Takes the host's link down: nothing is answered any more."""

@@ -45,6 +45,15 @@ def test_hosts_are_found_without_being_named_and_all_operations_work(world):
     world.close()
 
 
+def test_packets_that_are_lost_are_sent_again(world):
+    for host in range(2):
+        world.network.make_lossy(host, megabits=100)
+    world.run(run_sizes, check_reductions, (torch.float32, "SUM"), [5, 400001])
+    world.run(run_program, 2, 10)
+    assert all(world.network.lost_packets(host) > 0 for host in range(2))
+    world.close()
+
+
 def wait_for_peer(rank, size):
     started = time.monotonic()
     try:
