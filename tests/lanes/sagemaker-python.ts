@@ -83,7 +83,7 @@ warnings.filterwarnings('ignore')
 logging.basicConfig(level=logging.INFO, format='%(message)s')
 from sagemaker.train import ModelTrainer
 from sagemaker.train.configs import Compute, InputData, SourceCode
-from sagemaker.train.distributed import MPI, Torchrun
+from sagemaker.train.distributed import MPI, SMP, Torchrun
 
 scripts = ${JSON.stringify(SCRIPTS)}
 role = ${JSON.stringify(ROLE)}

@@ -63,6 +63,26 @@ test.each([
   for (const result of results) expect(result).toMatchObject({ world, sum: 3, spread: 0, backend });
 });
 
+test('PyTorch with smdistributed.modelparallel, version 1 over mpi', async () => {
+  const { results } = await fit(
+    "PyTorch(entry_point='smp_pipeline.py', framework_version='1.13.1', py_version='py39', instance_count=2, instance_type='ml.p4d.24xlarge', " +
+      "distribution={'smdistributed': {'modelparallel': {'enabled': True, 'parameters': {'partitions': 2, 'microbatches': 2, 'ddp': True}}}, " +
+      "'mpi': {'enabled': True, 'processes_per_host': 1}}, **common)",
+  );
+  expect(ranks(results)).toEqual([0, 1]);
+  for (const result of results) expect(result).toMatchObject({ stages: 2, fell: true });
+});
+
+test('PyTorch with smdistributed.modelparallel, version 2 over torch_distributed', async () => {
+  const { results } = await fit(
+    "PyTorch(entry_point='smp_shards.py', framework_version='2.2.0', py_version='py310', instance_count=2, instance_type='ml.p4d.24xlarge', " +
+      "distribution={'torch_distributed': {'enabled': True}, " +
+      "'smdistributed': {'modelparallel': {'enabled': True, 'parameters': {'hybrid_shard_degree': 2}}}}, **common)",
+  );
+  expect(ranks(results)).toEqual([0, 1]);
+  for (const result of results) expect(result).toMatchObject({ world: 2, shards: 2, fell: true });
+});
+
 test('PyTorch with mpi, two processes on each host', async () => {
   const { results } = await fit(
     "PyTorch(entry_point='mpi_ranks.py', framework_version='2.3.0', py_version='py311', instance_count=2, instance_type='ml.m5.xlarge', " +
@@ -102,6 +122,15 @@ test('a heterogeneous cluster: ranks in one group, a plain process in the other,
   expect(ranks(trained)).toEqual([0, 1]);
   expect(ranks(trained, 'host')).toEqual(['algo-2', 'algo-3']);
   for (const result of trained) expect(result).toMatchObject({ world: 2, sum: 3, group: 'trainer' });
+});
+
+test('TensorFlow with mpi', async () => {
+  const { results } = await fit(
+    "TensorFlow(entry_point='mpi_ranks.py', framework_version='2.19.0', py_version='py312', instance_count=2, instance_type='ml.m5.xlarge', " +
+      "distribution={'mpi': {'enabled': True, 'processes_per_host': 1, 'custom_mpi_options': '--verbose'}}, **common)",
+  );
+  expect(ranks(results)).toEqual([0, 1]);
+  for (const result of results) expect(result).toMatchObject({ world: 2, sum: 3 });
 });
 
 test('TensorFlow with parameter servers', async () => {

@@ -47,6 +47,15 @@ test('ModelTrainer with Torchrun, two processes on each host', async () => {
   for (const result of results) expect(result).toMatchObject({ world: 4, sum: 10, spread: 0 });
 });
 
+test('ModelTrainer with Torchrun and the model-parallel library', async () => {
+  const results = await train(
+    'smp_shards.py',
+    `${compute}, distributed=Torchrun(smp=SMP(hybrid_shard_degree=2))`,
+  );
+  expect(ranks(results)).toEqual([0, 1]);
+  for (const result of results) expect(result).toMatchObject({ world: 2, shards: 2, fell: true });
+});
+
 // Its MPI driver starts as many ranks as one host should have, all of them on the first.
 test('ModelTrainer with MPI on one host', async () => {
   const results = await train(
