@@ -3,14 +3,15 @@
 https://docs.aws.amazon.com/sagemaker/latest/dg/model-parallel-extended-features-pytorch-checkpoint.html
 """
 
+import functools
 import os
 import pickle
 import shutil
 
 import torch
 
-from trainyard_parallel import messages, shard
-from trainyard_parallel.errors import SMPRuntimeError, not_available
+from trainyard_parallel import messages, reshard, shard
+from trainyard_parallel.errors import SMPRuntimeError
 from trainyard_parallel.state import state
 
 DEGREES = "degrees.pt"
@@ -58,7 +59,23 @@ def load(f, map_location=None, pickle_module=pickle, partial=True, back_compat=F
 
 
 def degrees():
-    return {kind: state.size(kind) for kind in ("pp", "tp", "sdp")}
+    """What must be equal for each rank to find its own files again."""
+    rdp = state.size("rdp") if state.cfg.shard_optimizer_state else None
+    return {**{kind: state.size(kind) for kind in ("pp", "tp", "sdp")}, "rdp": rdp}
+
+
+def own_ranks():
+    return {kind: state.rank(kind) for kind in ("pp", "tp", "sdp", "rdp")}
+
+
+def own_files(model, optimizer):
+    """Names of this rank's files in a partial checkpoint; None where another rank has the same content."""
+    states_differ = state.cfg.shard_optimizer_state
+    # The first replica of every shard; without sharding a shard group is one rank.
+    writes = state.rank("rdp") < state.size("sdp")
+    model_file = f"model_{rank_suffix(shard.is_on())}.pt" if model is not None and writes else None
+    name = f"optimizer_{rank_suffix(states_differ or shard.is_on())}.pt"
+    return model_file, name if optimizer is not None and (states_differ or writes) else None
 
 
 def save_checkpoint(
@@ -73,11 +90,10 @@ def save_checkpoint(
 ):
     """Saves under `path`; every rank must call it with the same tag. `newest` names the tag once all parts are there.
 
-    Partial: directory `{tag}_partial` with one file per model-parallel rank. Full: file `{tag}` with the whole model,
-    and `user_content_{tag}`; it has no optimizer state.
+    Partial: directory `{tag}_partial` with files for each model-parallel rank, and each rank of a shard group where the
+    model or the optimizer state is sharded. Full: file `{tag}` with the whole model, and `user_content_{tag}`; it has no
+    optimizer state.
     """
-    if shard.is_on() and partial:
-        raise not_available("a partial checkpoint with sharded_data_parallel_degree > 1", "save with partial=False")
     tags = messages.allgather(tag, messages.CommGroup.WORLD)
     if len(set(tags)) != 1:
         raise SMPRuntimeError(f"save_checkpoint got different tags on different ranks: {tags}; give one tag everywhere")
@@ -86,13 +102,17 @@ def save_checkpoint(
     if partial:
         folder = os.path.join(path, f"{tag}_partial")
         os.makedirs(folder, exist_ok=True)
-        sharded = state.cfg.shard_optimizer_state
-        if model is not None and state.rank("rdp") == 0:
-            write(model.local_state_dict(), os.path.join(folder, f"model_{rank_suffix()}.pt"))
-        if optimizer is not None and (sharded or state.rank("rdp") == 0):
-            write(optimizer.local_state_dict(gather_if_shard=False), os.path.join(folder, f"optimizer_{rank_suffix(sharded)}.pt"))
+        model_file, optimizer_file = own_files(model, optimizer)
+        if model_file is not None:
+            write(reshard.local_entries(model.local_state_dict()), os.path.join(folder, model_file))
+        if optimizer_file is not None:
+            saved = optimizer.local_state_dict(gather_if_shard=False)
+            write(reshard.local_entries(saved), os.path.join(folder, optimizer_file))
+        if (model_file or optimizer_file) and model is not None:
+            part = reshard.describe(model, optimizer, own_ranks(), model_file, optimizer_file)
+            write(part, os.path.join(folder, f"{reshard.PARTS}{rank_suffix(True)}.pt"))
         if first:
-            write({**degrees(), "rdp": state.size("rdp") if sharded else None}, os.path.join(folder, DEGREES))
+            write(degrees(), os.path.join(folder, DEGREES))
             if user_content is not None:
                 write(user_content, os.path.join(folder, "user_content.pt"))
     else:
@@ -138,8 +158,9 @@ def resume_from_checkpoint(
 ):
     """Loads what `save_checkpoint` wrote into the wrapped model and optimizer; returns user_content or None.
 
-    With pipeline parallelism values are loaded in the first step. A partial checkpoint needs the degrees that it was
-    saved with; a full one loads on any. Files are unpickled: load only what you wrote.
+    With pipeline parallelism values are loaded in the first step. A partial checkpoint on the degrees that it was saved
+    with is read by each rank its own part; on other degrees every rank reads all of it. `load_sharded_optimizer_state`
+    false takes FP32 masters and loss scale of a sharded optimizer state only. Files are unpickled: load only what you wrote.
     """
     if tag is None:
         newest = os.path.join(path, "newest")
@@ -156,25 +177,36 @@ def resume_from_checkpoint(
         state.model.load_state_dict(translate_function(whole) if translate_function else whole, strict)
         return load_if_there(os.path.join(path, f"user_content_{tag}"))
     folder = os.path.join(path, f"{tag}_partial")
-    saved = load(os.path.join(folder, DEGREES), partial=False)
-    own = degrees()
-    if saved["rdp"] is not None and load_optimizer:
-        own["rdp"] = state.size("rdp")
-    wrong = {kind: (saved[kind], own[kind]) for kind in own if saved[kind] != own[kind]}
-    if wrong:
-        raise SMPRuntimeError(
-            f"{folder} was saved with other degrees: "
-            + ", ".join(f"{kind} {was} then, {now} now" for kind, (was, now) in wrong.items())
-            + "; use the same degrees or a full checkpoint (partial=False)"
-        )
-    state.model.load_state_dict(load(os.path.join(folder, f"model_{rank_suffix()}.pt"), partial=False), strict)
-    if load_optimizer and state.optimizer is not None:
-        sharded = state.cfg.shard_optimizer_state
-        if not sharded or load_sharded_optimizer_state:
-            name = os.path.join(folder, f"optimizer_{rank_suffix(sharded)}.pt")
-            if os.path.exists(name):
-                state.optimizer.load_state_dict(load(name, partial=False))
+    optimizer = state.optimizer if load_optimizer else None
+    masters_only = degrees()["rdp"] is not None and not load_sharded_optimizer_state
+    read = functools.partial(load, partial=False)
+    if read(os.path.join(folder, DEGREES)) == degrees():
+        load_own(folder, optimizer, strict, masters_only)
+    else:
+        state.model.load_state_dict(reshard.whole_model(folder, read), strict)
+        whole = reshard.whole_optimizer(folder, read) if optimizer is not None else None
+        if whole is not None:
+            optimizer.load_state_dict(lambda: reshard.own_optimizer(optimizer, whole), masters_only)
     return load_if_there(os.path.join(folder, "user_content.pt"))
+
+
+def load_own(folder, optimizer, strict, masters_only):
+    """Reads only the files of this rank's place in its replica."""
+    replica = state.rank("rdp") % state.size("sdp")
+    suffix = f"{rank_suffix()}_{replica}" if shard.is_on() else rank_suffix()
+    own = dict(state.model.module.named_parameters(remove_duplicate=False))
+    saved = load(os.path.join(folder, f"model_{suffix}.pt"), partial=False)
+    # Shards are fit into their tensors here; with a pipeline, which loads later, nothing is sharded.
+    state.model.load_state_dict({name: reshard.like(value, own.get(name)) for name, value in saved.items()}, strict)
+    name = os.path.join(folder, f"optimizer_{rank_suffix(True) if state.cfg.shard_optimizer_state else suffix}.pt")
+    if optimizer is None or not os.path.exists(name):
+        return
+    saved = load(name, partial=False)
+    if shard.is_on():
+        saved["state"] = {
+            name: {key: reshard.like(value, own[name]) for key, value in entry.items()} for name, entry in saved["state"].items()
+        }
+    optimizer.load_state_dict(saved, masters_only)
 
 
 def load_if_there(path):

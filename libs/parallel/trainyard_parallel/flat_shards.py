@@ -18,7 +18,7 @@ class FlatShard:
     """One buffer. `parameters` become views of it and keep their values."""
 
     def __init__(self, parameters, kind):
-        self.parameters, self.group = parameters, state.group(kind)
+        self.parameters, self.kind, self.group = parameters, kind, state.group(kind)
         self.rank, ranks = state.rank(kind), state.size(kind)
         self.sizes = [parameter.numel() for parameter in parameters]
         self.range = -(-sum(self.sizes) // ranks)

@@ -186,6 +186,8 @@ class DistributedOptimizer:
             self._load_now(state_dict, masters_only)
 
     def _load_now(self, state_dict, masters_only=False):
+        # Resharding knows this rank's part only after the partition.
+        state_dict = state_dict() if callable(state_dict) else state_dict
         state_dict = {key: value for key, value in state_dict.items() if key != PARTIAL}
         if LOSS_SCALE in state_dict:
             self.scaler.load_state_dict(state_dict.pop(LOSS_SCALE))

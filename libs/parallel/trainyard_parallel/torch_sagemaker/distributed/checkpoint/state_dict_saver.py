@@ -2,25 +2,44 @@
 
 import torch.distributed.checkpoint as dcp
 
-from trainyard_parallel.errors import not_available
+from torch.sagemaker.distributed.checkpoint.filesystem import DistributedFileSystemWriter
+from torch.sagemaker.distributed.checkpoint.s3_filesystem import S3FileSystem, is_s3_uri
 
 _running = []
 
 
-def save(state_dict, *, checkpoint_id=None, storage_writer=None, planner=None, process_group=None, **options):
-    """Writes the state dict to the folder `checkpoint_id`; every rank calls it; returns when all parts are written."""
-    refuse_s3(checkpoint_id)
-    return dcp.save(
-        state_dict, checkpoint_id=checkpoint_id, storage_writer=storage_writer, planner=planner, process_group=process_group
-    )
+def save(
+    state_dict,
+    *,
+    checkpoint_id=None,
+    storage_writer=None,
+    planner=None,
+    process_group=None,
+    s3_region=None,
+    s3client_config=None,
+    **options,
+):
+    """Writes the state dict to the folder or S3 prefix `checkpoint_id`; every rank calls it; returns when all parts are
+    written. A save that is killed leaves what was there before.
+    """
+    writer = storage_writer or writer_for(checkpoint_id, s3_region, s3client_config)
+    return dcp.save(state_dict, storage_writer=writer, planner=planner, process_group=process_group)
 
 
-def async_save(state_dict, *, checkpoint_id=None, storage_writer=None, planner=None, process_group=None, **options):
+def async_save(
+    state_dict,
+    *,
+    checkpoint_id=None,
+    storage_writer=None,
+    planner=None,
+    process_group=None,
+    s3_region=None,
+    s3client_config=None,
+    **options,
+):
     """As `save`, but returns once values are copied; `maybe_finalize_async_calls` reports completion."""
-    refuse_s3(checkpoint_id)
-    future = dcp.async_save(
-        state_dict, checkpoint_id=checkpoint_id, storage_writer=storage_writer, planner=planner, process_group=process_group
-    )
+    writer = storage_writer or writer_for(checkpoint_id, s3_region, s3client_config)
+    future = dcp.async_save(state_dict, storage_writer=writer, planner=planner, process_group=process_group)
     _running.append((max((index for index, _ in _running), default=-1) + 1, future))
     return future
 
@@ -35,6 +54,7 @@ def maybe_finalize_async_calls(blocking=True, process_group=None):
     return finished
 
 
-def refuse_s3(checkpoint_id):
-    if str(checkpoint_id).startswith("s3://"):
-        raise not_available("a checkpoint on S3", "save to a folder, e.g. /opt/ml/checkpoints, which the platform copies")
+def writer_for(checkpoint_id, region=None, config=None):
+    if not is_s3_uri(checkpoint_id):
+        return DistributedFileSystemWriter(checkpoint_id)
+    return DistributedFileSystemWriter(checkpoint_id, S3FileSystem(region, config), sync_files=False)
