@@ -1,12 +1,16 @@
 """Larger and odd worlds, and schedules that the planner would not choose in so small ones."""
 
+import signal
+import time
+
 import pytest
 import torch
 import torch.distributed as dist
 
 from ranks import World
+from test_faults import RAISE_SECONDS, SLACK_SECONDS, loop_a_little, loop_until_error
 from test_matrix import check_movers, check_premul, check_reductions, run_sizes
-from test_semantics import measure_traffic, run_program
+from test_semantics import count_resources, measure_traffic, run_program
 
 SIZES = [0, 1, 1023, 70001]
 # 400 slices of a megabyte: numbers of slices wrap.
@@ -125,3 +129,60 @@ def read_plan_of_new_group(rank, size, numel):
     finally:
         dist.group.WORLD = world
         dist.destroy_process_group(group)
+
+
+@pytest.mark.parametrize("name", ["1x3 by reading", "2x2 in slices", "5x1 in a ring"])
+def test_when_a_rank_is_killed_under_any_schedule_then_the_others_name_it(name):
+    hosts, plan = WORLDS[name]
+    world = World(len(hosts), hosts, environment={"TRAINYARD_COLLECTIVE_PLAN": plan}, timeout_seconds=120)
+    try:
+        numel, victim = 2**20, world.size - 1
+        world.run(loop_a_little, numel)
+        world.start(loop_until_error, numel)
+        time.sleep(0.5)
+        world.signal(victim, signal.SIGKILL)
+        for rank in range(victim):
+            kind, message = world.answer(rank, RAISE_SECONDS + SLACK_SECONDS)
+            assert kind == "ok" and f"rank {victim} (host host-" in message, message
+    finally:
+        world.kill()
+
+
+def send_much(rank, size, numel):
+    """Sends while the other rank is stopped; returns by how many bytes this process has grown meanwhile."""
+    x = torch.ones(numel)
+    dist.broadcast(torch.ones(1), 0)
+    before = count_resources()[0]
+    works = [dist.broadcast(x, 0, async_op=True) for _ in range(4)]
+    time.sleep(1)
+    grown = count_resources()[0] - before
+    done = [work.is_completed() for work in works]
+    for work in works:
+        work.wait()
+    return grown, done
+
+
+def test_a_receiver_that_does_not_read_costs_the_sender_no_memory():
+    world = World(2, [0, 1], environment={"TRAINYARD_COLLECTIVE_PLAN": "probe=0"})
+    try:
+        numel = 32 << 20 >> 2
+        world.run(loop_a_little, 10)
+        world.start(send_much, numel, ranks=[0])
+        world.start(receive_late, numel, ranks=[1])
+        kind, answer = world.answer(0)
+        assert kind == "ok", answer
+        grown, done = answer
+        assert done == [False] * 4 and grown < 8 << 20, answer
+        assert world.answer(1) == ("ok", True)
+        world.close()
+    finally:
+        world.kill()
+
+
+def receive_late(rank, size, numel):
+    x = torch.zeros(numel)
+    dist.broadcast(torch.ones(1), 0)
+    time.sleep(2)  # the condition itself: a receiver that is not there yet
+    for _ in range(4):
+        dist.broadcast(x, 0)
+    return bool((x == 1).all())
