@@ -126,7 +126,8 @@ def replace(module, name, keywords):
     tp, original = state.size("tp"), type(module).__name__
     wrong = [f"{key} {arguments[key]}" for key in ("num_attention_heads", "intermediate_size") if arguments[key] % tp]
     if wrong:
-        warnings.warn(f"{name or original} stays whole: tensor_parallel_degree {tp} does not divide {', '.join(wrong)}", stacklevel=2)
+        reason = f"tensor_parallel_degree {tp} does not divide {', '.join(wrong)}"
+        warnings.warn(f"{name or original} stays whole: {reason}", stacklevel=2)
         return None
     if kind != "layer":
         arguments |= head(config)

@@ -16,7 +16,8 @@ class DistributedModule(nn.Module):
 
     def split_parameter(self, whole, dim):
         """A parameter that holds this rank's part of `whole` along `dim`."""
-        parameter = nn.Parameter(movement.own_part(whole.detach(), dim).clone() if state.size("tp") > 1 else whole.detach().clone())
+        whole = whole.detach()
+        parameter = nn.Parameter((movement.own_part(whole, dim) if state.size("tp") > 1 else whole).clone())
         parameter._smp_split = dim
         return parameter
 

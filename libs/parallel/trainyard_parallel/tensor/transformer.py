@@ -262,7 +262,8 @@ class DistributedTransformerLayer(DistributedModule):
         self.attention = DistributedAttentionLayer(**{**heads, **own})
         self.crossattention = None
         if add_cross_attention:
-            self.crossattention = DistributedAttentionLayer(**{**heads, "cross_attention": True, "rotary_dim": None, "window_size": None})
+            cross = {"cross_attention": True, "rotary_dim": None, "window_size": None}
+            self.crossattention = DistributedAttentionLayer(**{**heads, **cross})
         both["pre_layernorm"] = pre_layernorm and not single_pre_layernorm
         self.output = DistributedTransformerOutputLayer(
             **both, intermediate_size=intermediate_size, activation=activation, _checked=single_pre_layernorm

@@ -95,7 +95,9 @@ def FullyShardedDataParallel(
         # Children before parents, as nested sharding needs.
         for child in reversed(list(module.modules())):
             elements = sum(parameter.numel() for parameter in child.parameters())
-            if child is not module and not isinstance(child, FSDPModule) and auto_wrap_policy(module=child, recurse=False, nonwrapped_numel=elements):
+            if child is module or isinstance(child, FSDPModule):
+                continue
+            if auto_wrap_policy(module=child, recurse=False, nonwrapped_numel=elements):
                 ready(child)
                 fully_shard(child, **options)
     ready(module)
