@@ -15,7 +15,7 @@ type Estimator = { render(inputs: object, naming: object): Promise<JobPlan> };
 /** Faults of the original that are not repeated, by what one of the two says. */
 const EXPLAINED: readonly { error: RegExp; why: string }[] = [
   {
-    theirs: /^AttributeError: 'NoneType' object has no attribute 'split'/,
+    error: /^AttributeError: 'NoneType' object has no attribute 'split'/,
     why: 'MXNet with instance groups crashes',
   },
   { error: /^TypeError: '>' not supported/, why: 'checkpoints with instance groups crash' },

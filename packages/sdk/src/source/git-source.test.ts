@@ -91,7 +91,7 @@ beforeAll(async () => {
   server = createServer(serve);
   await new Promise<void>((listening) => server.listen(0, '127.0.0.1', listening));
   repo = `http://127.0.0.1:${(server.address() as AddressInfo).port}/code.git`;
-});
+}, 60_000);
 afterAll(async () => {
   await new Promise((closed) => server.close(closed));
   rmSync(directory, { recursive: true, force: true });
