@@ -170,6 +170,49 @@ def test_strategies_and_offloading_leave_gradients_as_they_are(worlds, name):
                     assert left == ((0, 0, 0) if offload else None)
 
 
+def whole(rank, options):
+    """What is said of a checkpointed module that lies on two stages."""
+    import warnings
+
+    smp = fresh({"partitions": 2, "microbatches": 2, **options})
+    torch.set_default_dtype(torch.float64)
+    net = Layers(2)
+    for index, part in enumerate((net.first, net.layers[0], net.layers[1], net.last)):
+        smp.set_partition(part, index // 2)
+    # Not the sequence, whose members would be checkpointed one by one.
+    outer = Outer(net)
+    smp.set_activation_checkpointing(outer.inner)
+    model = smp.DistributedModel(outer)
+
+    @smp.step
+    def forward(x):
+        return model(x)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            forward(torch.ones(2, 4))
+        except ValueError as error:
+            return str(error)
+    return [str(warning.message) for warning in caught if "checkpointed" in str(warning.message)]
+
+
+class Outer(torch.nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+def test_a_module_on_several_stages_is_not_checkpointed_silently(worlds):
+    for said in worlds(2).run(whole, {"auto_partition": False, "default_partition": 0}):
+        assert said.startswith("inner cannot be checkpointed as a whole: it lies on several stages")
+    for said in worlds(2).run(whole, {}):
+        assert len(said) == 1 and said[0].startswith("inner cannot be checkpointed as a whole")
+
+
 def peak(rank, config, strategy="each", layers=12):
     from live import Live
 

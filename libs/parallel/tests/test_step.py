@@ -310,12 +310,24 @@ def absent(rank):
     smp = fresh({})
     return [
         raised(SMPNotAvailable, smp.register_parameter),
+        raised(SMPNotAvailable, smp.optimizers.FusedLamb),
         raised(SMPNotAvailable, smp.DistributedModel, nn.Linear(2, 2), trace_execution_times=True),
     ]
 
 
 def test_what_is_absent_says_so(worlds):
     assert all("not available yet" in message for message in worlds(1).run(absent)[0])
+
+
+def test_fused_adam_is_adamw():
+    import smdistributed.modelparallel.torch as smp
+
+    parameter = nn.Parameter(torch.ones(2))
+    optimizer = smp.optimizers.FusedAdam([parameter], lr=0.5, weight_decay=0.1)
+    assert type(optimizer) is torch.optim.AdamW and optimizer.defaults["weight_decay"] == 0.1
+    assert type(smp.optimizers.FusedAdam([parameter], adam_w_mode=False)) is torch.optim.Adam
+    with pytest.raises(ValueError, match="bias_correction is False"):
+        smp.optimizers.FusedAdam([parameter], bias_correction=False)
 
 
 def sizes(rank):

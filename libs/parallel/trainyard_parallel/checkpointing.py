@@ -1,7 +1,8 @@
 """Activation checkpointing: a module keeps its inputs and is run again in the backward.
 
 Non-reentrant torch.utils.checkpoint inside the module's forward, so it also works where a module is one stage's unit of
-a pipeline. A module that is cut over stages is not checkpointed (its parts may be).
+a pipeline. A module that is cut over stages is not checkpointed (its parts may be), with a warning; where the user placed
+its parts by hand, it is an error.
 
 Members of an nn.Sequential are checkpointed one by one (`each`), N together (`group_N`) or all consecutive members of a
 stage together (`contiguous`). Members together form a *segment*, which takes their place as the pipeline's unit.
@@ -136,6 +137,18 @@ def cut(sequence, options, stage_of):
         groups[-1].append(member)
         at = stage if stage is not None else at
     return [Segment(group, options["preserve"]) for group in groups if group]
+
+
+def check_cut(model, stage_of, names):
+    """Modules that are checkpointed as a whole but lie on several stages: refused if placed by hand, else named."""
+    whole = {inner for unit in stage_of for inner in unit.modules()}
+    cut = [names[m] for m in model.modules() if MARK in m.__dict__ and m not in whole and has_parameters(m)]
+    if not cut:
+        return
+    said = f"{', '.join(cut)} cannot be checkpointed as a whole: it lies on several stages; checkpoint its parts"
+    if not state.cfg.auto_partition:
+        raise SMPConfigError(f"{said}, or place all of it on one stage")
+    warnings.warn(f"{said} (it runs without checkpointing)", stacklevel=2)
 
 
 def fuse(model, stage_of, names):

@@ -187,6 +187,9 @@ class DistributedModel(nn.Module):
             dist.all_reduce(gradient, group=state.group("pp"))
             if own is not None:
                 own.grad = gradient
+        if state.size("dp") == 1 and self._hook is None:
+            # Nobody else has these parameters; walking through them all would cost a few percent of a small step.
+            return
         plain = [p for p in self.default_reducer_parameters() if not shard.is_sharded(p)]
         if self._overlap is not None:
             self._overlap.finish()
@@ -217,6 +220,7 @@ class DistributedModel(nn.Module):
             module_names = {module: name or "the model" for name, module in self.module.named_modules()}
             self.stage_of = placement.units(self.module, stages)
             stage, count = state.rank("pp"), cfg.pipeline_parallel_degree
+            checkpointing.check_cut(self.module, self.stage_of, module_names)
             units, names = checkpointing.fuse(self.module, self.stage_of, module_names)
             self.pipeline = Pipeline(
                 self.module, units, names, stage, count, state.group("pp"), device, cfg

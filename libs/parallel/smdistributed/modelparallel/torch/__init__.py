@@ -1,6 +1,6 @@
 """`import smdistributed.modelparallel.torch as smp`: the interface of SageMaker's model-parallel library, version 1."""
 
-from smdistributed.modelparallel.torch import amp, exceptions, model, nn, patches
+from smdistributed.modelparallel.torch import amp, exceptions, model, nn, optimizers, patches
 from trainyard_parallel.checkpoint import load, resume_from_checkpoint, save, save_checkpoint
 from trainyard_parallel.checkpointing import checkpoint, checkpoint_sequential, set_activation_checkpointing
 from trainyard_parallel.delayed import delay_param_initialization, model_creation
