@@ -239,3 +239,49 @@ def test_models_that_are_created_without_memory_have_the_same_weights(worlds, na
     plain, delayed = (world.run(created, name, config, is_delayed) for is_delayed in (False, True))
     for (has_memory, expected), (still, found) in zip(plain, delayed):
         assert has_memory and not still and zoo.difference(found, expected) == 0
+
+
+def indivisible(rank):
+    smp = fresh(TP2)
+    config = transformers.BertConfig(**{**BERT, "num_attention_heads": 1})
+    torch.manual_seed(1)
+    with smp.tensor_parallelism():
+        net = transformers.BertForMaskedLM(config).double().eval()
+    alone = copy.deepcopy(net)
+    with pytest.warns(UserWarning, match="bert.encoder stays whole: tensor_parallel_degree 2 does not divide num_attention_heads 1"):
+        model = smp.DistributedModel(net)
+    ids = batch(rank)[0]
+    kinds = {type(module).__name__ for module in model.modules()}
+    worst = (model(input_ids=ids).logits - alone(input_ids=ids).logits).abs().max().item()
+    return "AdaptedEncoder" in kinds, "DistributedLinear" in kinds, worst, smp.state.module_manager.translate_functions
+
+
+def test_blocks_that_do_not_divide_stay_whole_and_their_layers_are_split(worlds):
+    for is_replaced, is_split, worst, translators in worlds(2).run(indivisible):
+        assert not is_replaced and is_split and worst < BOUND and translators == []
+
+
+def crossed(rank):
+    smp = fresh({**TP2, "prescaled_batch": True})
+    torch.manual_seed(1)
+    with smp.tensor_parallelism():
+        net = transformers.GPT2LMHeadModel(transformers.GPT2Config(**GPT, **TOKENS, add_cross_attention=True)).double()
+    alone = copy.deepcopy(net)
+    model = smp.DistributedModel(net)
+    ids, mask, _ = batch(0)
+    states, seen = torch.randn(len(ids), 5, 16, dtype=torch.float64), torch.ones(len(ids), 5, dtype=torch.long)
+    seen[::2, 3:] = 0
+    found = []
+    for each in (model, alone):
+        source = states.clone().requires_grad_()
+        inputs = {"encoder_hidden_states": source, "encoder_attention_mask": seen}
+        logits = each(input_ids=ids, attention_mask=mask, **inputs).logits
+        logits.square().sum().backward()
+        found.append((logits.detach(), source.grad))
+    plain = (model(input_ids=ids).logits - alone(input_ids=ids).logits).abs().max().item()
+    return plain, *(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(*found))
+
+
+def test_cross_attention_of_gpt2(worlds):
+    for errors in worlds(2).run(crossed):
+        assert max(errors) < BOUND, errors
