@@ -2,8 +2,6 @@
 
 #include <cstring>
 
-#include "csrc/transport/settings.h"
-
 namespace trainyard::collective {
 
 namespace {
