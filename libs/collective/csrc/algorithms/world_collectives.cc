@@ -80,12 +80,13 @@ HierarchicalCollectives::HierarchicalCollectives(Group& group, Planner& planner)
 }
 
 void HierarchicalCollectives::barrier(Operation& op) {
+  const uint64_t bytes = op.descriptor.bytes; // if it stands for another
   if (host_) {
-    run(op, op.part(1, 0), [&](Operation& p) { host_->barrier(p); });
+    run(op, op.part(1, bytes), [&](Operation& p) { host_->barrier(p); });
   }
-  run(op, op.part(2, 0), [&](Operation& p) { rail_->barrier(p); });
+  run(op, op.part(2, bytes), [&](Operation& p) { rail_->barrier(p); });
   if (host_) {
-    run(op, op.part(3, 0), [&](Operation& p) { host_->barrier(p); });
+    run(op, op.part(3, bytes), [&](Operation& p) { host_->barrier(p); });
   }
 }
 
