@@ -20,6 +20,7 @@ const EXPLAINED: readonly { error: RegExp; why: string }[] = [
   },
   { error: /^TypeError: '>' not supported/, why: 'checkpoints with instance groups crash' },
   { error: /Unsupported pytorch-smp version/, why: 'an image of PyTorch is looked up for TensorFlow' },
+  { error: /The Training Compiler takes TensorFlow/, why: 'its upper bound of TensorFlow is not read' },
   {
     error: /no training image of PyTorch for Trainium/,
     why: 'every version gets the image of 1.11.0 on Trainium',

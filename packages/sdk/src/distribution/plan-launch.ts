@@ -82,7 +82,7 @@ function pytorchFlags(query: LaunchQuery, problems: ProblemList): Flags {
   const { torch_distributed: torchrun, smdistributed } = query.distribution;
   if (!torchrun?.enabled) return sharedFlags(query, problems);
   return {
-    ...(smdistributed ? sharedFlags(query, problems) : groupFlags(query, problems)),
+    ...(smdistributed ? sharedFlags(query, problems) : torchrunGroups(query, problems)),
     sagemaker_torch_distributed_enabled: true,
     ...typeFlag(query),
   };
@@ -94,7 +94,11 @@ function huggingFaceFlags(query: LaunchQuery, problems: ProblemList): Flags {
   if (pytorchddp?.enabled) return { sagemaker_pytorch_ddp_enabled: true, ...typeFlag(query) };
   if (pytorchddp || !torchrun?.enabled) return sharedFlags(query, problems);
   if (smdistributed && !problems.strict) return pytorchFlags(query, problems);
-  return { sagemaker_torch_distributed_enabled: true, ...typeFlag(query) };
+  return {
+    ...torchrunGroups(query, problems),
+    sagemaker_torch_distributed_enabled: true,
+    ...typeFlag(query),
+  };
 }
 
 function mxnetFlags({ distribution: { parameter_server: server, mpi } }: LaunchQuery): Flags {
@@ -150,9 +154,25 @@ function typeFlag({ instanceType }: LaunchQuery): Flags {
 }
 
 /**
- * The chosen groups. AWS's SDK accepts them with mpirun only: with torch_distributed it loses them, so that every group
- * starts a torchrun of its own. Elsewhere they are sent, and the others run the script as it is.
+ * Groups chosen for torch_distributed. AWS's SDK loses them, so that every group starts a torchrun of its own; elsewhere
+ * they are sent, and the others run the script as it is.
  */
+function torchrunGroups({ distribution, groups }: LaunchQuery, problems: ProblemList): Flags {
+  if (!groups || (distribution.instance_groups ?? []).length === 0) return {};
+  const names = groups.map((group) => group.instanceGroupName);
+  if (!problems.onAws && !problems.strict) return { sagemaker_distribution_instance_groups: names };
+  problems.warn({
+    id: 'W-IG-TORCHRUN',
+    field: 'distribution.instance_groups',
+    value: names.join(', '),
+    rule: 'AWS starts torch_distributed on every group, each by itself, whatever this says.',
+    nextStep:
+      'Use mpi or smdistributed.dataparallel there, or let the script look at SM_CURRENT_INSTANCE_GROUP.',
+  });
+  return {};
+}
+
+/** The chosen groups, which AWS's SDK accepts with mpirun only. */
 function groupFlags({ framework, distribution, groups }: LaunchQuery, problems: ProblemList): Flags {
   if (!groups) return {};
   const names = groups.map((group) => group.instanceGroupName);
@@ -161,24 +181,10 @@ function groupFlags({ framework, distribution, groups }: LaunchQuery, problems: 
   const flag: Flags = { sagemaker_distribution_instance_groups: names };
   if (mpi?.enabled || smdistributed?.dataparallel?.enabled) return flag;
   const isChosen = (distribution.instance_groups ?? []).length > 0;
-  const value = names.join(', ');
-  if (torchrun?.enabled && !smdistributed) {
-    if (!isChosen) return {};
-    if (!problems.onAws && !problems.strict) return flag;
-    problems.warn({
-      id: 'W-IG-TORCHRUN',
-      field: 'distribution.instance_groups',
-      value,
-      rule: 'AWS starts torch_distributed on every group, each by itself, whatever this says.',
-      nextStep:
-        'Use mpi or smdistributed.dataparallel there, or let the script look at SM_CURRENT_INSTANCE_GROUP.',
-    });
-    return {};
-  }
   const problem = {
     id: 'E-IG-NOSTRAT',
     field: 'distribution.instance_groups',
-    value,
+    value: names.join(', '),
     rule: 'On AWS groups can be chosen for mpi and smdistributed.dataparallel only.',
     nextStep: 'Enable one of them, or remove the groups.',
   } as const;

@@ -19,6 +19,8 @@ export interface DistributedCall {
   /** Of Hugging Face the framework below it. */
   base: 'pytorch' | 'tensorflow' | 'mxnet';
   distribution: AnyDistribution;
+  /** An empty one counts. */
+  isDistributionGiven: boolean;
   entryPoint: string;
   /** Where the strategy starts. Empty when the user gave no type: outside AWS it then stands for any machine. */
   targetTypes: readonly string[];
@@ -41,7 +43,7 @@ export interface DistributedCall {
 export function checkDistribution(call: DistributedCall, problems: ProblemList): void {
   const { distribution, framework } = call;
   if (framework === 'mxnet') {
-    if (Object.keys(distribution).length > 0) checkMXNet(call, problems);
+    if (call.isDistributionGiven) checkMXNet(call, problems);
     for (const type of call.targetTypes) warnOfServersOnGpus(type, call, problems);
     return;
   }

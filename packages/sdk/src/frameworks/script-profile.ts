@@ -116,6 +116,7 @@ function distributedCall(
     framework: part.framework,
     base: part.base,
     distribution: options.distribution ?? {},
+    isDistributionGiven: options.distribution !== undefined,
     entryPoint: options.entryPoint,
     targetTypes: instanceGroups ? (chosenTypes ?? []) : ofHosts,
     types,
