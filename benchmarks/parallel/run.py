@@ -22,6 +22,7 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -238,6 +239,8 @@ def main():
     parser.add_argument("--max-foreign", type=float, default=0.10, help="most CPU that other work may take in a round that counts")
     parser.add_argument("--out", required=True, help="path without extension")
     options = parser.parse_args()
+    # Ends the ranks and the emulated hosts also when the run is cut short.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if options.quick:
         options.rounds, options.steps = 6, 2
     import torch
