@@ -152,10 +152,7 @@ describe('the command line', () => {
     [['train', 'nowhere.py'], 'entryPoint is nowhere.py'],
     [['train', 'losses.py', '--input', 'train=nowhere'], 'inputs.train is nowhere'],
     [['train', 'losses.py', '--instances', '900'], 'ResourceLimitExceeded'],
-    [
-      ['train', 'losses.py', '--image', 'registry.example/jax:2'],
-      '{"pattern":"jax","runtime":"pytorch"}',
-    ],
+    [['train', 'losses.py', '--image', 'registry.example/jax:2'], '{"pattern":"jax","runtime":"pytorch"}'],
     [['train', 'losses.py', '--job-name', 'not_a_name'], 'jobName is not_a_name'],
     [['jobs', 'describe', 'nobody'], 'There is no job nobody'],
     [['download', 'nobody', 'out'], 'There is no job nobody'],

@@ -92,7 +92,7 @@ function checkParameters(parameters: Parameters, problems: ProblemList): void {
 /** AWS's documentation also has orders of the letters D, P and T, which its own SDK refuses. */
 function checkPlacement({ placement_strategy: placement }: Parameters, problems: ProblemList): void {
   if (placement === undefined || placement === 'cluster' || placement === 'spread') return;
-  const isOrder = typeof placement === 'string' && [...placement].sort().join('') === 'DPT';
+  const isOrder = typeof placement === 'string' && placement.split('').sort().join('') === 'DPT';
   const problem = {
     id: 'E-MP-VALUE',
     field: `${FIELD}.placement_strategy`,
