@@ -42,7 +42,7 @@ class DistributedFileSystemWriter(FileSystemWriter):
 
     def finish(self, metadata, results):
         super().finish(metadata, results)
-        kept = {info.relative_path for info in metadata.storage_data.values()}
+        kept = {written.storage_data.relative_path for part in results for written in part}
         for path in self.fs.ls(self.path):
             name = os.path.basename(path)
             if name.endswith(DATA) and name not in kept:
