@@ -1,5 +1,5 @@
 import { existsSync, readdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { ERROR_CATALOGUE, parseRequest } from '@trainyard/api';
 import { describe, expect, test } from 'vitest';
 import { checkTypes } from '../docs/check-types.ts';
@@ -79,10 +79,12 @@ describe('links', () => {
     expect(dead).toEqual([]);
   });
 
-  test('docs/README.md names every page', () => {
-    const named = linksOf(readPage('docs/README.md')).map(({ target }) => `docs/${target}`);
+  test('the README.md of its folder names every page, and that of docs/ every folder', () => {
     for (const { path } of userPages()) {
-      if (path.startsWith('docs/') && path !== 'docs/README.md') expect(named).toContain(path);
+      if (!path.startsWith('docs/') || path === 'docs/README.md') continue;
+      const index = join(path.endsWith('/README.md') ? 'docs' : dirname(path), 'README.md');
+      const named = linksOf(readPage(index)).map(({ target }) => join(dirname(index), target));
+      expect(named, index).toContain(path);
     }
   });
 });

@@ -24,6 +24,7 @@ export function allPages(): Page[] {
   const patterns = [
     '*.md',
     'docs/*.md',
+    'docs/parallel/*.md',
     'examples/**/*.md',
     'packages/*/*.md',
     'packages/*/{src,init}/**/*.md',
