@@ -226,12 +226,12 @@ describe('a request that cannot be served is refused with every fault named, and
       json({
         ResourceConfig: {
           VolumeSizeInGB: 1,
-          InstanceGroups: [{ InstanceType: 'ml.m5.xlarge', InstanceCount: 1, InstanceGroupName: 'g' }],
+          InstanceType: 'ml.m5.xlarge',
+          InstanceCount: 1,
+          TrainingPlanArn: `arn:aws:sagemaker:us-west-2:123456789012:training-plan/plan`,
         },
       }),
-      validation(
-        /^ResourceConfig\.InstanceGroups is not supported: heterogeneous clusters are not supported yet/,
-      ),
+      validation(/^ResourceConfig\.TrainingPlanArn is not supported: training plans do not exist here/),
     ],
   ])('%s', async (_what, body, expected) => {
     const answer = await send(service, body);

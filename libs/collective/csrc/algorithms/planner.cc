@@ -58,7 +58,12 @@ void Planner::setRing(bool ring) {
 // one saves cost as much as the bytes that it sends more.
 void Planner::refine(const Findings& found, const Topology& topology) {
   const double members = double(topology.hosts.size());
-  const double seats = double(topology.localSize());
+  // Of the largest host: every rank must come to the same sizes, also where
+  // hosts have different numbers of ranks.
+  double seats = 1;
+  for (const auto& host : topology.hosts) {
+    seats = std::max(seats, double(host.size()));
+  }
   auto within = [](double value, double low, double high) {
     return size_t(std::min(std::max(value, low), high));
   };
