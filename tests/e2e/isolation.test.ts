@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createJob, finished, logLines, unpacked } from '../support/jobs.ts';
 import { expectAgentClosed } from '../support/secrets.ts';
-import { BUCKET, RUNTIME_PYTHON, startService, type TestService } from '../support/service.ts';
+import { BUCKET, ROOT, RUNTIME_PYTHON, startService, type TestService } from '../support/service.ts';
 
 /** A user without privileges and without files, `nobody` on most systems. */
 const PLAIN_USER = 65_534;
@@ -41,6 +41,8 @@ function whyNoPlainUser(): string | null {
   if (process.getuid?.() !== 0) return 'only root can start a service as another user';
   if (!runsAsPlainUser(process.execPath, '--version'))
     return `${process.execPath} cannot be run by uid ${PLAIN_USER}`;
+  if (!runsAsPlainUser('test', '-r', join(ROOT, 'packages/service/dist/trainyard-service.mjs')))
+    return `${ROOT} cannot be read by uid ${PLAIN_USER}`;
   if (plainPython === undefined) return `none of ${PYTHONS.join(', ')} can be run by uid ${PLAIN_USER}`;
   return null;
 }

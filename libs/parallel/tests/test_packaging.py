@@ -32,7 +32,8 @@ def installed(tmp_path_factory):
 def run(installed, code):
     """Runs code in a bare interpreter that starts with the installed folder as a site directory."""
     below = [sysconfig.get_path("purelib"), str(Path(__import__("torch").__file__).parent.parent)]
-    start = f"import site, sys; [site.addsitedir(p) for p in {[*below, str(installed)]!r}]; "
+    # First, for the runtime itself may have the library.
+    start = f"import site, sys; [site.addsitedir(p) for p in {[str(installed), *below]!r}]; "
     done = subprocess.run([sys.executable, "-I", "-S", "-c", start + code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
