@@ -1,3 +1,4 @@
+import type { InstanceGroup as ApiInstanceGroup } from '@trainyard/api';
 import type { AnyDistribution } from './distribution/distribution.ts';
 import { instanceKind } from './instance-types.ts';
 import type { ProblemList } from './problem.ts';
@@ -11,6 +12,14 @@ export interface InstanceGroup {
 }
 
 const MAX_GROUPS = 5;
+
+/** As CreateTrainingJob names them. */
+export const instanceGroupMembers = (groups: readonly InstanceGroup[]): ApiInstanceGroup[] =>
+  groups.map((group) => ({
+    InstanceGroupName: group.instanceGroupName,
+    InstanceType: group.instanceType,
+    InstanceCount: group.instanceCount,
+  }));
 
 /** The rules that need no distribution: 1 to 5 groups with different names, each with a type and a number of hosts. */
 export function checkInstanceGroups(groups: readonly InstanceGroup[], problems: ProblemList): void {

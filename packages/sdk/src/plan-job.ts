@@ -8,6 +8,7 @@ import {
   roleArn,
 } from '@trainyard/api';
 import type { Connection } from './connection.ts';
+import { DefaultBucket } from './default-bucket.ts';
 import { InvalidOption, throwIfAny } from './errors.ts';
 import type { HookPolicy } from './debugger-options.ts';
 import { checkDebugger } from './debugger-options.ts';
@@ -84,17 +85,12 @@ export async function planJob(
   checkJobName(jobName, problems);
   throwIfAny(problems.errors);
 
-  // Its name may cost a call to STS, so it is asked for only when something goes there.
-  let usedBucket: string | null = null;
-  const defaultBucket = async (): Promise<string> => {
-    usedBucket = await connection.defaultBucket();
-    return usedBucket;
-  };
-  const outputPath = options.outputPath ?? `s3://${await defaultBucket()}/${keyPrefix}`;
+  const bucket = new DefaultBucket(connection);
+  const outputPath = options.outputPath ?? `s3://${await bucket.name()}/${keyPrefix}`;
   const inputMode = jobInputMode(inputs) ?? options.inputMode ?? 'File';
   const registerFolder = registration(connection, session);
   const uploadUri = async (channel: string): Promise<string> =>
-    joinS3Uri(`s3://${await defaultBucket()}/${keyPrefix}`, jobName, 'input', channel);
+    joinS3Uri(`s3://${await bucket.name()}/${keyPrefix}`, jobName, 'input', channel);
   const jobInputs = { jobInputMode: inputMode, uploadUri, registerFolder };
   const placed = await placeInputs(parsed, jobInputs);
   const code = planCode(spec, jobName, outputPath, keyPrefix);
@@ -115,7 +111,7 @@ export async function planJob(
     hookPolicy: profile.hookPolicy,
     experiment: experimentOf(naming.experimentConfig),
   });
-  return { request, uploads: [...code.uploads, ...placed.uploads], defaultBucket: usedBucket };
+  return { request, uploads: [...code.uploads, ...placed.uploads], defaultBucket: bucket.used };
 }
 
 export function checkPlace(

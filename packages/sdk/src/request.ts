@@ -9,6 +9,7 @@ import type {
 import { debuggerMembers } from './debugger-options.ts';
 import type { HookPolicy } from './debugger-options.ts';
 import type { CommonOptions } from './estimator-options.ts';
+import { instanceGroupMembers } from './instance-groups.ts';
 
 /** What the estimator's own class and the session decided. */
 export interface RequestParts {
@@ -128,13 +129,7 @@ function resources(options: CommonOptions, { instanceType }: RequestParts): Reso
   const { instanceGroups, instanceCount = 1 } = options;
   return {
     ...(instanceType !== null && { InstanceType: instanceType, InstanceCount: instanceCount }),
-    ...(instanceGroups && {
-      InstanceGroups: instanceGroups.map((group) => ({
-        InstanceGroupName: group.instanceGroupName,
-        InstanceType: group.instanceType,
-        InstanceCount: group.instanceCount,
-      })),
-    }),
+    ...(instanceGroups && { InstanceGroups: instanceGroupMembers(instanceGroups) }),
     VolumeSizeInGB: options.volumeSize ?? 30,
     ...(options.volumeKmsKey !== undefined && { VolumeKmsKeyId: options.volumeKmsKey }),
     ...(options.keepAlivePeriodInSeconds !== undefined && {

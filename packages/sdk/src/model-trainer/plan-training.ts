@@ -2,6 +2,7 @@ import { basename, resolve } from 'node:path';
 import type { Channel, CreateTrainingJobRequest, PythonValue } from '@trainyard/api';
 import { joinS3Uri, parseS3Uri, pythonJson } from '@trainyard/api';
 import type { Connection } from '../connection.ts';
+import { DefaultBucket } from '../default-bucket.ts';
 import { throwIfAny } from '../errors.ts';
 import type { Hyperparameters } from '../estimator-options.ts';
 import { DEFAULT_PYTORCH_VERSION, PYTORCH_IMAGES } from '../images/pytorch-images.ts';
@@ -62,15 +63,11 @@ export async function planTraining(
   checkJobName(jobName, problems);
   throwIfAny(problems.errors);
 
-  let usedBucket: string | null = null;
-  const defaultBucket = async (): Promise<string> => {
-    usedBucket = await connection.defaultBucket();
-    return usedBucket;
-  };
+  const bucket = new DefaultBucket(connection);
   // Python's SDK names folders by the base as the user wrote it.
   const folder = options.baseJobName ?? baseName;
   const below = async (...parts: string[]): Promise<string> =>
-    joinS3Uri(`s3://${await defaultBucket()}/${session.defaultKeyPrefix}`, folder, ...parts);
+    joinS3Uri(`s3://${await bucket.name()}/${session.defaultKeyPrefix}`, folder, ...parts);
   const inputUri = (channel: string): Promise<string> => below(jobName, 'input', channel);
 
   const parsed = parseInputs(Object.fromEntries(merge(options.inputDataConfig ?? [], inputs)));
@@ -123,7 +120,7 @@ export async function planTraining(
   });
   const kmsKeyId = options.outputDataConfig?.kmsKeyId;
   const encrypted = kmsKeyId === undefined ? uploads : uploads.map((upload) => ({ ...upload, kmsKeyId }));
-  return { request, uploads: encrypted, defaultBucket: usedBucket };
+  return { request, uploads: encrypted, defaultBucket: bucket.used };
 }
 
 /** Outside AWS the image is a label. */

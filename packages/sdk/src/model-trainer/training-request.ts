@@ -1,4 +1,5 @@
 import type { Channel, CreateTrainingJobRequest, TrainingInputMode } from '@trainyard/api';
+import { instanceGroupMembers } from '../instance-groups.ts';
 import type { TrainingSpec } from './plan-training.ts';
 
 const DRIVERS = '/opt/ml/input/data/sm_drivers/sm_train.sh';
@@ -116,13 +117,7 @@ function resources(
 ): CreateTrainingJobRequest['ResourceConfig'] {
   return {
     ...(instanceType !== null && { InstanceType: instanceType, InstanceCount: compute.instanceCount ?? 1 }),
-    ...(compute.instanceGroups && {
-      InstanceGroups: compute.instanceGroups.map((group) => ({
-        InstanceGroupName: group.instanceGroupName,
-        InstanceType: group.instanceType,
-        InstanceCount: group.instanceCount,
-      })),
-    }),
+    ...(compute.instanceGroups && { InstanceGroups: instanceGroupMembers(compute.instanceGroups) }),
     VolumeSizeInGB: compute.volumeSizeInGb ?? 30,
     ...(compute.volumeKmsKeyId !== undefined && { VolumeKmsKeyId: compute.volumeKmsKeyId }),
     ...(compute.keepAlivePeriodInSeconds !== undefined && {
