@@ -3,7 +3,8 @@
 from trainyard_parallel.huggingface import translate
 
 
-def gpt2(config):
+def openai(config):
+    """What GPT-2 and GPT-J name alike."""
     return {
         "num_attention_heads": config.n_head,
         "attention_head_size": config.n_embd // config.n_head,
@@ -14,9 +15,15 @@ def gpt2(config):
         "activation": config.activation_function,
         "layernorm_epsilon": config.layer_norm_epsilon,
         "causal_mask_size": config.n_positions,
-        "add_cross_attention": config.add_cross_attention,
         "pre_layernorm": True,
         "post_layernorm": False,
+    }
+
+
+def gpt2(config):
+    return {
+        **openai(config),
+        "add_cross_attention": config.add_cross_attention,
         "scale_attention_scores": config.scale_attn_weights,
         "scale_attn_by_layer_idx": config.scale_attn_by_inverse_layer_idx,
         "attention_in_fp32": config.reorder_and_upcast_attn,
@@ -34,17 +41,7 @@ def gpt2_head(config):
 
 def gptj(config):
     return {
-        "num_attention_heads": config.n_head,
-        "attention_head_size": config.n_embd // config.n_head,
-        "hidden_size": config.n_embd,
-        "intermediate_size": config.n_inner or 4 * config.n_embd,
-        "attention_dropout_prob": config.attn_pdrop,
-        "hidden_dropout_prob": config.resid_pdrop,
-        "activation": config.activation_function,
-        "layernorm_epsilon": config.layer_norm_epsilon,
-        "causal_mask_size": config.n_positions,
-        "pre_layernorm": True,
-        "post_layernorm": False,
+        **openai(config),
         "use_qkv_bias": False,
         "use_attn_dense_bias": False,
         "rotary_dim": config.rotary_dim or config.n_embd,
