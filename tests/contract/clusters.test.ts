@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { CreateTrainingJobRequest, FileSystemDataSource } from '@trainyard/api';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { finished, logLines } from '../support/jobs.ts';
-import { BUCKET, IMAGE, ROLE, startService, type TestService } from '../support/service.ts';
+import { finished, logLines, shellRequest } from '../support/jobs.ts';
+import { BUCKET, startService, type TestService } from '../support/service.ts';
 
 const NAMED = 'fs-0123456789abcdef0';
 const READ_ONLY = 'fs-0123456789abcdef1';
@@ -37,16 +37,7 @@ function request(
   change: Partial<CreateTrainingJobRequest>,
 ): CreateTrainingJobRequest {
   return {
-    TrainingJobName: name,
-    RoleArn: ROLE,
-    AlgorithmSpecification: {
-      TrainingImage: IMAGE,
-      TrainingInputMode: 'File',
-      ContainerEntrypoint: ['/bin/sh', '-c'],
-      ContainerArguments: [command],
-    },
-    OutputDataConfig: { S3OutputPath: `s3://${BUCKET}/out` },
-    ResourceConfig: { InstanceType: 'ml.m5.xlarge', InstanceCount: 1, VolumeSizeInGB: 1 },
+    ...shellRequest(name, command),
     StoppingCondition: { MaxRuntimeInSeconds: 600 },
     ...change,
   };

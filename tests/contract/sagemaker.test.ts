@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import type { CreateTrainingJobRequest } from '@trainyard/api';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { awsCli, boto3 } from '../support/clients.ts';
-import { createJob, finished, logged, logLines, sourceArchive } from '../support/jobs.ts';
-import { BUCKET, IMAGE, ROLE, startService, type TestService } from '../support/service.ts';
+import { createJob, finished, logged, logLines, shellRequest, sourceArchive } from '../support/jobs.ts';
+import { BUCKET, ROLE, startService, type TestService } from '../support/service.ts';
 
 const GROUP = '/aws/sagemaker/TrainingJobs';
 const ARN = 'arn:aws:sagemaker:us-west-2:000000000000:training-job';
@@ -21,24 +21,8 @@ beforeAll(async () => {
 });
 afterAll(() => service?.dispose());
 
-/** The least that runs: an image, a command, a place for the model. */
-function minimal(name: string, command: string): CreateTrainingJobRequest {
-  return {
-    TrainingJobName: name,
-    RoleArn: ROLE,
-    AlgorithmSpecification: {
-      TrainingImage: IMAGE,
-      TrainingInputMode: 'File',
-      ContainerEntrypoint: ['/bin/sh', '-c'],
-      ContainerArguments: [command],
-    },
-    OutputDataConfig: { S3OutputPath: `s3://${BUCKET}/out` },
-    ResourceConfig: { InstanceType: 'ml.m5.xlarge', InstanceCount: 1, VolumeSizeInGB: 1 },
-  };
-}
-
 const FULL: CreateTrainingJobRequest = {
-  ...minimal(
+  ...shellRequest(
     'full',
     'echo "loss=0.25"; echo "$GREETING" >"$SM_MODEL_DIR/greeting"; ls -R /opt/ml/input/data/train',
   ),
@@ -93,7 +77,7 @@ async function requestFile(request: object): Promise<string> {
 describe('the AWS CLI', () => {
   it('creates a minimal job, waits for it, and reads its description, log, tags and model', async () => {
     // The agent's own line shows the command, so what is looked for must not stand in it.
-    const request = minimal(
+    const request = shellRequest(
       'cli-minimal',
       'echo first; printf "%s%s\\n" sec ond >&2; echo w >"$SM_MODEL_DIR/w"',
     );
@@ -184,7 +168,7 @@ describe('the AWS CLI', () => {
       distribution: 'none',
       instances: 1,
     });
-    const again = await requestFile(minimal('taken', 'true'));
+    const again = await requestFile(shellRequest('taken', 'true'));
     await expect(aws('sagemaker', 'create-training-job', '--cli-input-json', again)).rejects.toMatchObject({
       code: 255,
       stderr: expect.stringContaining(
@@ -341,14 +325,14 @@ answer(dict(running=running, stops=stops, stopping=[stopping['TrainingJobStatus'
     const other = await startService({ hosts: 1 });
     try {
       // One job holds the only host; all others wait, so that the list changes only as the test says.
-      const request = { ...minimal('holder', 'exec sleep 600') };
+      const request = { ...shellRequest('holder', 'exec sleep 600') };
       await other.aws.sagemaker.call('CreateTrainingJob', request);
       const answer = (await boto3(
         other,
         `
 import datetime, time
 sm = client('sagemaker')
-request = json.loads(r'''${JSON.stringify(minimal('NAME', 'true'))}''')
+request = json.loads(r'''${JSON.stringify(shellRequest('NAME', 'true'))}''')
 def create(name):
     time.sleep(0.02)  # times are kept in milliseconds: no two jobs may share one
     sm.create_training_job(**{**request, 'TrainingJobName': name})

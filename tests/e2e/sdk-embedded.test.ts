@@ -15,7 +15,7 @@ import {
 } from '@trainyard/sdk';
 import type { Problem, PyTorchOptions, TrainingJobEvent } from '@trainyard/sdk';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
-import { processesOf, ROOT, RUNTIMES } from '../support/service.ts';
+import { endProcessesOf, ROOT, RUNTIMES } from '../support/service.ts';
 import { until } from '../support/until.ts';
 
 const run = promisify(execFile);
@@ -62,17 +62,9 @@ function useDirectory(): void {
   vi.stubEnv('TRAINYARD_RUNTIMES', RUNTIMES);
 }
 
-/** The clean-up must not depend on the code under test. */
 async function removeDirectory(): Promise<void> {
   vi.unstubAllEnvs();
-  for (const pid of processesOf(dataDirectory)) {
-    try {
-      process.kill(pid, 'SIGKILL');
-    } catch {
-      // It ended by itself.
-    }
-  }
-  await until('the processes of the test to be gone', () => processesOf(dataDirectory).length === 0);
+  await endProcessesOf(dataDirectory);
   rmSync(dataDirectory, { recursive: true, force: true });
 }
 

@@ -5,8 +5,7 @@ import { join } from 'node:path';
 import { ModelTrainer, MPI, Session, Torchrun, TrainingFailed } from '@trainyard/sdk';
 import type { ModelTrainerOptions, TrainingJob } from '@trainyard/sdk';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
-import { processesOf, ROOT, RUNTIMES } from '../support/service.ts';
-import { until } from '../support/until.ts';
+import { endProcessesOf, ROOT, RUNTIMES } from '../support/service.ts';
 
 /** One sum over all ranks, and what a script finds on its host. */
 const TRAIN = `
@@ -63,17 +62,9 @@ beforeAll(() => {
   session = new Session({ on: 'embedded', dataDirectory, onWarning: () => {} });
 });
 
-/** The clean-up must not depend on the code under test. */
 afterAll(async () => {
   vi.unstubAllEnvs();
-  for (const pid of processesOf(dataDirectory)) {
-    try {
-      process.kill(pid, 'SIGKILL');
-    } catch {
-      // It ended by itself.
-    }
-  }
-  await until('the processes of the test to be gone', () => processesOf(dataDirectory).length === 0);
+  await endProcessesOf(dataDirectory);
   rmSync(dataDirectory, { recursive: true, force: true });
 });
 

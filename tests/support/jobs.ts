@@ -73,6 +73,22 @@ function archive(options: JobOptions): Promise<Blob> {
   });
 }
 
+/** The least that a request holds: one host runs a command of the shell. */
+export function shellRequest(name: string, command: string): CreateTrainingJobRequest {
+  return {
+    TrainingJobName: name,
+    RoleArn: ROLE,
+    AlgorithmSpecification: {
+      TrainingImage: IMAGE,
+      TrainingInputMode: 'File',
+      ContainerEntrypoint: ['/bin/sh', '-c'],
+      ContainerArguments: [command],
+    },
+    OutputDataConfig: { S3OutputPath: `s3://${BUCKET}/out` },
+    ResourceConfig: { InstanceType: 'ml.m5.xlarge', InstanceCount: 1, VolumeSizeInGB: 1 },
+  };
+}
+
 /** A `sourcedir.tar.gz` of the files: name to content. */
 export async function sourceArchive(files: Record<string, string | Buffer>): Promise<Blob> {
   const directory = mkdtempSync(join(tmpdir(), 'trainyard-source-'));

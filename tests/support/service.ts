@@ -160,17 +160,7 @@ export async function startService(
     },
     dispose: async () => {
       await kill('SIGTERM');
-      // A test that failed may have left a job behind; the clean-up must not depend on the code under test.
-      for (const pid of processesOf(dataDir)) {
-        try {
-          process.kill(pid, 'SIGKILL');
-        } catch {
-          // It ended by itself.
-        }
-      }
-      await until('the processes of the test to be gone', () => processesOf(dataDir).length === 0, {
-        deadlineMs: 20_000,
-      });
+      await endProcessesOf(dataDir);
       rmSync(dataDir, { recursive: true, force: true });
       rmSync(logFile, { force: true });
     },
@@ -185,6 +175,20 @@ function clean(environment: NodeJS.ProcessEnv): Record<string, string> {
         entry[1] !== undefined && !/^(AWS_(?!CA_BUNDLE)|TRAINYARD_|SM_|SAGEMAKER_)/.test(entry[0]),
     ),
   );
+}
+
+/** A test that failed may have left a job behind; the clean-up must not depend on the code under test. */
+export async function endProcessesOf(dataDir: string): Promise<void> {
+  for (const pid of processesOf(dataDir)) {
+    try {
+      process.kill(pid, 'SIGKILL');
+    } catch {
+      // It ended by itself.
+    }
+  }
+  await until('the processes of the test to be gone', () => processesOf(dataDir).length === 0, {
+    deadlineMs: 20_000,
+  });
 }
 
 /** Live processes that have the text in their command line or environment, and all that live in the hosts of those. */
