@@ -3,6 +3,8 @@
 import multiprocessing.util
 import os
 import shutil
+import signal
+import sys
 import tempfile
 
 import pytest
@@ -24,6 +26,8 @@ _worlds = {}
 
 
 def pytest_configure():
+    # A run that is ended, as at a time limit, clears its processes and namespaces like one that fails.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # torchrun, multiprocessing and pytest leave folders behind where processes are killed, which these tests do.
     scratch = tempfile.mkdtemp(prefix="trainyard-collective-")
     os.environ["TMPDIR"] = tempfile.tempdir = scratch
