@@ -143,15 +143,19 @@ export const ALIKE: Record<string, Scenario> = {
   asyncio: script(
     'import asyncio\nasync def f():\n    await asyncio.sleep(0.01); return 7\nprint(asyncio.run(f()))',
   ),
+  // An exit while a queue's feeder thread is just unlinking its semaphore makes any interpreter warn of a leak now
+  // and then (torch never joins these threads), so the program waits for them.
   'a data loader with forked and spawned workers': script(
     [
-      'import torch, torch.utils.data as d',
+      'import threading, torch, torch.utils.data as d',
       'class Squares(d.Dataset):',
       '    def __len__(self): return 8',
       '    def __getitem__(self, i): return torch.tensor(float(i)) ** 2',
       'if __name__ == "__main__":',
       '    for context in ("fork", "spawn"):',
       '        print([b.tolist() for b in d.DataLoader(Squares(), batch_size=4, num_workers=2, multiprocessing_context=context)])',
+      '    for thread in threading.enumerate():',
+      '        if thread is not threading.main_thread(): thread.join(30)',
     ].join('\n'),
   ),
   'numbers of torch and numpy': script(
