@@ -18,10 +18,24 @@ Finalize(None, shutil.rmtree, (FOLDER, True), exitpriority=-200)
 # Makes torch.sagemaker importable in this process, as the wheel's .pth file does.
 import trainyard_parallel  # noqa: F401
 from ranks import World
+from strategies import STRATEGIES
 
 # The same examples in every run, however slow the machine, and nothing kept beside the tests.
 settings.register_profile("steady", derandomize=True, deadline=None, database=None)
 settings.load_profile("steady")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "strategy: one parity test for each strategy (strategies.py)")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    chosen = set(STRATEGIES.values())
+    for item in items:
+        if f"{item.path.name}::{item.name}" in chosen:
+            item.add_marker("strategy")
+
 
 _worlds = {}
 

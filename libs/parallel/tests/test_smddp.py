@@ -1,5 +1,6 @@
 """Every strategy over the backend of libs/collective equals one process. Runs where that library has been built."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -33,7 +34,9 @@ def built():
     if not library.exists():
         return None
     done = subprocess.run([sys.executable, "build_backend.py", "--key"], cwd=library, capture_output=True, text=True)
-    folder = ROOT / f".trainyard/collective/lib-{done.stdout.strip()}"
+    # script/torch-lane keeps the build of another torch apart.
+    state = Path(os.environ.get("TRAINYARD_COLLECTIVE_STATE") or ROOT / ".trainyard/collective")
+    folder = state / f"lib-{done.stdout.strip()}"
     return folder if done.returncode == 0 and (folder / "complete").exists() else None
 
 

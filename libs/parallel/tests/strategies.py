@@ -1,0 +1,25 @@
+"""One parity test for each strategy: what `-m strategy` selects, on every torch that the library supports."""
+
+STRATEGIES = {
+    "data parallelism": "test_parity.py::test_data_parallel[3-2]",
+    "pipeline, simple": "test_parity.py::test_pipeline_of_two[6-4-simple]",
+    "pipeline, interleaved": "test_parity.py::test_pipeline_of_two[6-4-interleaved]",
+    "tensor parallelism": "test_parity.py::test_tensor_parallel[False-False]",
+    "tensor parallelism of Hugging Face models": "test_tensor_huggingface.py::test_models_on_two_tensor_parallel_ranks[gpt2]",
+    "sharded data parallelism": "test_parity.py::test_sharded_data_parallel[100-4-2]",
+    "optimizer-state sharding": "test_parity.py::test_sharded_optimizer_state[dp2]",
+    "half precision": "test_precision.py::test_many_ranks_follow_one_process_and_skip_together[pp2]",
+    "activation checkpointing and offloading": "test_checkpointing.py::test_strategies_and_offloading_leave_gradients_as_they_are[pp2]",
+    "delayed parameters": "test_delayed.py::test_values_are_those_of_a_run_without_delay[pp2]",
+    "partial checkpoints": "test_checkpoint.py::test_a_partial_checkpoint_continues_on_other_degrees[pp2-sdp2]",
+    "full checkpoints": "test_checkpoint.py::test_a_full_checkpoint_loads_on_other_degrees[pp2-tp2]",
+    "version 2, hybrid sharding": "test_v2.py::test_hybrid_sharding_of_four_ranks[2]",
+    "version 2, tensor parallelism": "test_v2.py::test_tensor_parallel_models[llama-False]",
+    "version 2, context parallelism": "test_v2_context.py::test_sequences_over_two_ranks[p2p-llama]",
+    "version 2, expert parallelism": "test_v2_experts.py::test_experts_over_two_ranks[sinkhorn]",
+    "version 2, delayed parameters": "test_v2_memory.py::test_delayed_values_do_not_depend_on_degrees[llama-False]",
+    "version 2, activation offloading": "test_v2_memory.py::test_offloading_keeps_gradients_and_frees_the_device",
+    "version 2, checkpoints": "test_v2.py::test_a_sharded_checkpoint_loads_on_other_ranks_and_degrees",
+    "backend smddp, version 1": "test_smddp.py::test_a_strategy_of_version_1[pipeline]",
+    "backend smddp, version 2": "test_smddp.py::test_a_strategy_of_version_2[hybrid shard]",
+}
