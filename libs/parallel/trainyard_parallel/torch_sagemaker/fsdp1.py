@@ -9,11 +9,13 @@ functions work on that. Outside of a job it is torch's own.
 | `FSDP(model, …)` | `torch.sagemaker.fsdp.FullyShardedDataParallel(model, …)` |
 | `with FSDP.state_dict_type(model, FULL_STATE_DICT, config)` | `state_dict()` gives whole tensors, on rank 0 only where the config says so |
 | `with FSDP.state_dict_type(model, SHARDED_STATE_DICT)` | `state_dict()` gives DTensors |
-| `load_state_dict` | takes whole tensors and DTensors, in any mode |
+| LOCAL_STATE_DICT, SMStateDictType.SM_LOCAL_STATE_DICT | `state_dict()` gives this rank's parts, without messages |
+| `load_state_dict` | takes whole tensors and DTensors; in the local modes this rank's parts |
 | `FSDP.optim_state_dict`, `FSDP.optim_state_dict_to_load` | by torch.distributed.checkpoint.state_dict |
 | `FullStateDictConfig(translate_on_save=…)` | accepted: names are Hugging Face's all along |
 """
 
+import enum
 import functools
 from contextlib import contextmanager
 
@@ -27,6 +29,12 @@ from torch.sagemaker.state_handler import state
 
 from trainyard_parallel.private import tree_map
 
+
+class SMStateDictType(enum.Enum):
+    SM_LOCAL_STATE_DICT = enum.auto()
+
+
+LOCAL = (StateDictType.LOCAL_STATE_DICT, SMStateDictType.SM_LOCAL_STATE_DICT)
 MODE = "_sm_state_dict_mode"
 REPLACED = ("state_dict_type", "set_state_dict_type", "get_state_dict_type", "optim_state_dict", "optim_state_dict_to_load")
 
@@ -82,6 +90,10 @@ def root_of(module):
 
 def give(module, state_dict, prefix, metadata):
     kind, config = module.__dict__[MODE]
+    if kind in LOCAL:
+        for name, value in state_dict.items():
+            if name.startswith(prefix) and isinstance(value, DTensor):
+                state_dict[name] = value.to_local()
     if kind is not StateDictType.FULL_STATE_DICT:
         return
     for name in [name for name in state_dict if name.startswith(prefix)]:
@@ -97,9 +109,15 @@ def give(module, state_dict, prefix, metadata):
 def take(module, state_dict, prefix, metadata, strict, missing, unexpected, errors):
     with sharded(module):
         tensors = module.state_dict(prefix=prefix, keep_vars=True)
+    is_local = module.__dict__[MODE][0] in LOCAL
     for name, own in tensors.items():
         value = state_dict.get(name)
-        if isinstance(own, DTensor) and isinstance(value, torch.Tensor) and not isinstance(value, DTensor):
+        if not isinstance(own, DTensor) or not isinstance(value, torch.Tensor) or isinstance(value, DTensor):
+            continue
+        if is_local:
+            place = {"run_check": False, "shape": own.shape, "stride": own.stride()}
+            state_dict[name] = DTensor.from_local(value.to(own.device), own.device_mesh, own.placements, **place)
+        else:
             state_dict[name] = distribute_tensor(value.to(own.device), own.device_mesh, own.placements, src_data_rank=None)
 
 
@@ -137,7 +155,12 @@ def optim_state_dict(model, optim, optim_state_dict=None, group=None):
 
 
 def optim_state_dict_to_load(model, optim, optim_state_dict, is_named_optimizer=False, load_directly=False, group=None):
-    """Loads the state into the optimizer and returns the optimizer's own, which it takes again without change."""
+    """Loads the state into the optimizer and returns the optimizer's own, which it takes again without change.
+
+    SageMaker's recipes give the state first, as torch 2.0 did; both orders are taken.
+    """
+    if isinstance(model, dict):
+        model, optim, optim_state_dict = optim, optim_state_dict, model
     with sharded(model) as options:
         set_optimizer_state_dict(root_of(model), optim, optim_state_dict, options=options)
     return optim.state_dict()

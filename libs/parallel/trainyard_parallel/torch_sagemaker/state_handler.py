@@ -39,6 +39,7 @@ class SagemakerState:
         self.ep_rank, self.rep_rank_process_group, self.world_process_group = 0, None, None
         self.sm_activation_offloading = False
         self.ranker, self.mesh, self.expert_mesh, self.ep_process_group = None, None, None, None
+        self.save_groups = {}
         self._tracker = None
 
     @property
@@ -91,6 +92,7 @@ def init(config_or_path=None):
     state.tp_process_group = state.mesh.get_group("tp")
     make_context_groups(own)
     make_expert_mesh(own)
+    make_save_groups(own)
     state.rep_rank_process_group = state.mesh.get_group("replicate")
     state.world_process_group = dist.group.WORLD
     state.ranker = Ranker(own.size, state.tp_size, state.shard_size)
@@ -116,6 +118,18 @@ def make_expert_mesh(own):
         ranks = torch.arange(own.size).reshape(-1, shard, size)
         state.expert_mesh = DeviceMesh(own.device.type, ranks, mesh_dim_names=("replicate", "shard", "ep"))
         state.ep_process_group = state.expert_mesh.get_group("ep")
+
+
+def make_save_groups(own):
+    """{ranks: group} for the messages of saves beside the training: all ranks and this rank's shard group.
+
+    Made here since every rank takes part, while only some save.
+    """
+    shards = state.mesh.mesh.movedim(1, -1).reshape(-1, state.shard_size).tolist()
+    for ranks in shards if own.size in (1, state.shard_size) else [*shards, list(range(own.size))]:
+        group = dist.new_group(ranks, backend="gloo")
+        if own.rank in ranks:
+            state.save_groups[tuple(ranks)] = group
 
 
 def is_initialized():

@@ -1,0 +1,1 @@
+"""Paths that SageMaker scripts import."""
