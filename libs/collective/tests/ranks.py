@@ -120,7 +120,8 @@ class World:
         try:
             return connection.recv()
         except EOFError:
-            raise RankDied(f"rank {rank} ended") from None
+            process.join(5)
+            raise RankDied(f"rank {rank} ended with code {process.exitcode}") from None
 
     def start(self, fn, *args, ranks=None):
         """Asks ranks (default: all) to run fn, without waiting."""
