@@ -252,3 +252,43 @@ def outside(rank):
         # torch's class refuses this machine's CPU, which it does in its own constructor.
         FSDP(torch.nn.Linear(2, 2))
     return type(FSDP.__new__(FSDP)).__name__
+
+
+def summoned(rank, config):
+    from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
+
+    tsm = initialise(config)
+    model = prepare(tsm, "llama", False)
+    opt = optimizer_of(model)
+    train(tsm, model, opt, (0,))
+    before, gradient = whole(model), model.lm_head.weight.grad.full_tensor()
+    with FSDP.summon_full_params(model, with_grads=True):
+        inside = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        same_gradient = torch.equal(model.lm_head.weight.grad, gradient)
+        with torch.no_grad():
+            model.lm_head.weight.mul_(2)
+    doubled = whole(model)
+    with FSDP.summon_full_params(model, writeback=False), torch.no_grad():
+        model.lm_head.weight.zero_()
+    with FSDP.summon_full_params(model, recurse=False, writeback=False):
+        layer, head = model.model.layers[0].mlp.up_proj.weight, model.lm_head.weight
+        own_only = hasattr(layer, "full_tensor") and not hasattr(head, "full_tensor")
+    with FSDP.summon_full_params(model, writeback=False, rank0_only=True, offload_to_cpu=True):
+        on_first = not any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
+    try:
+        with FSDP.summon_full_params(model, rank0_only=True):
+            refused = ""
+    except NotImplementedError as error:
+        refused = str(error)
+    after = whole(model)
+    learns = train(tsm, model, opt, (1,))
+    return before, inside, doubled, after, (same_gradient, own_only, on_first, refused, learns)
+
+
+@pytest.mark.parametrize("config", [{"hybrid_shard_degree": 2}, {"hybrid_shard_degree": 2, "tensor_parallel_degree": 2}, {"hybrid_shard_degree": 1}])
+def test_summoned_parameters_are_whole_and_written_back(worlds, config):
+    for rank, (before, inside, doubled, after, others) in enumerate(worlds(4).run(summoned, config)):
+        same_gradient, own_only, on_first, refused, (loss,) = others
+        assert zoo.difference(inside, before) == 0 and set(inside) == set(before)
+        assert torch.equal(doubled["lm_head.weight"], 2 * before["lm_head.weight"]) and zoo.difference(after, doubled) == 0
+        assert same_gradient and own_only and on_first == (rank == 0) and "writeback and rank0_only" in refused and loss > 0

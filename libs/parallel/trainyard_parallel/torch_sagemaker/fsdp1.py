@@ -11,6 +11,7 @@ functions work on that. Outside of a job it is torch's own.
 | `with FSDP.state_dict_type(model, SHARDED_STATE_DICT)` | `state_dict()` gives DTensors |
 | LOCAL_STATE_DICT, SMStateDictType.SM_LOCAL_STATE_DICT | `state_dict()` gives this rank's parts, without messages |
 | `load_state_dict` | takes whole tensors and DTensors; in the local modes this rank's parts |
+| `with FSDP.summon_full_params(model, …)` | parameters are whole tensors, written back to the shards |
 | `FSDP.optim_state_dict`, `FSDP.optim_state_dict_to_load` | by torch.distributed.checkpoint.state_dict |
 | `FullStateDictConfig(translate_on_save=…)` | accepted: names are Hugging Face's all along |
 """
@@ -22,11 +23,12 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
-from torch.distributed.fsdp import FullStateDictConfig, FullyShardedDataParallel, StateDictType
+from torch.distributed.fsdp import FSDPModule, FullStateDictConfig, FullyShardedDataParallel, StateDictType
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.sagemaker.grad_norm import clip_grad_norm_
 from torch.sagemaker.state_handler import state
 
+from trainyard_parallel.errors import not_available
 from trainyard_parallel.private import tree_map
 
 
@@ -36,7 +38,14 @@ class SMStateDictType(enum.Enum):
 
 LOCAL = (StateDictType.LOCAL_STATE_DICT, SMStateDictType.SM_LOCAL_STATE_DICT)
 MODE = "_sm_state_dict_mode"
-REPLACED = ("state_dict_type", "set_state_dict_type", "get_state_dict_type", "optim_state_dict", "optim_state_dict_to_load")
+REPLACED = (
+    "state_dict_type",
+    "set_state_dict_type",
+    "get_state_dict_type",
+    "optim_state_dict",
+    "optim_state_dict_to_load",
+    "summon_full_params",
+)
 
 
 def install():
@@ -138,6 +147,60 @@ def state_dict_type(module, state_dict_type, state_dict_config=None, optim_state
         yield
     finally:
         root_of(module).__dict__[MODE] = before
+
+
+@contextmanager
+def summon_full_params(module, recurse=True, writeback=True, rank0_only=False, offload_to_cpu=False, with_grads=False):
+    """Inside, the module's parameters are whole tensors, also over tensor-parallel ranks; every rank enters it.
+
+    Changes go to the shards at the end if `writeback`. `recurse` false leaves parts that are sharded on their own, and
+    `rank0_only` other ranks, as they are. The model runs outside of it only.
+    """
+    if writeback and rank0_only:
+        raise not_available("summon_full_params with writeback and rank0_only", "set one of them to False")
+    places = [
+        (part, name, own)
+        for part in (module.modules() if recurse else own_parts(module))
+        for name, own in part.named_parameters(recurse=False)
+        if isinstance(own, DTensor)
+    ]
+    is_kept = state.rank == 0 or not rank0_only
+    wholes = {}
+    try:
+        for own in dict.fromkeys(own for _, _, own in places):
+            # Every rank takes part in making each.
+            whole = whole_parameter(own, offload_to_cpu, with_grads)
+            if is_kept:
+                wholes[own] = whole
+        for part, name, own in places if is_kept else ():
+            part._parameters[name] = wholes[own]
+        yield
+    finally:
+        for part, name, own in places:
+            part._parameters[name] = own
+        if writeback:
+            for own, whole in wholes.items():
+                value = whole.detach().to(own.device)
+                cut = distribute_tensor(value, own.device_mesh, own.placements, src_data_rank=None)
+                own.detach().to_local().copy_(cut.to_local())
+
+
+def own_parts(module):
+    """The module and those inside that are not sharded on their own."""
+    inner = {part for child in module.modules() if isinstance(child, FSDPModule) and child is not module for part in child.modules()}
+    return [part for part in module.modules() if part not in inner]
+
+
+def whole_parameter(own, offload_to_cpu, with_grads):
+    def whole(tensor):
+        value = tensor.detach().full_tensor()
+        # Never the shard's own memory, which is the whole on one rank.
+        return value.to("cpu" if offload_to_cpu else value.device, copy=value.data_ptr() == tensor.detach().to_local().data_ptr())
+
+    parameter = torch.nn.Parameter(whole(own), requires_grad=own.requires_grad)
+    if with_grads and own.grad is not None:
+        parameter.grad = whole(own.grad)
+    return parameter
 
 
 def options_for(module):
