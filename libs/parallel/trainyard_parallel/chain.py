@@ -148,7 +148,8 @@ class Plan(Run):
         self.stage_of, self.names, self.stages = stage_of, names, stages
         self.calls, self.outputs = [], []
         self.result = None
-        self.probed = {}
+        # By the user's function: what a trial of it has shown (pipeline.py), and what its results need (results.py).
+        self.probed, self.agreed = {}, {}
         self.last_use = {}
         self.parameter_stages = {}
         # What each operation of composite code gave: leaves and their structure. A leaf is a New handle, an Operand or
@@ -275,9 +276,8 @@ class Pass(Run):
             self.handles[handle.number].value = value
 
     def execute(self, model, args, kwargs):
-        """The tensors for the next stage, or on the last stage the model's result."""
-        with instrument(list(self.plan.stage_of), self):
-            try:
-                return map_leaves(unwrap, model(*args, **kwargs))
-            except Cut:
-                return tuple(unwrap(self.handles[handle.number]) for handle in self.plan.crossing[self.own])
+        """The tensors for the next stage, or on the last stage the model's result; the plan's units must call this pass."""
+        try:
+            return map_leaves(unwrap, model(*args, **kwargs))
+        except Cut:
+            return tuple(unwrap(self.handles[handle.number]) for handle in self.plan.crossing[self.own])

@@ -12,13 +12,14 @@ waves of that many.
 import contextlib
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 
 from trainyard_parallel import chain
+from trainyard_parallel.distant import Follower
 from trainyard_parallel.errors import SMPRuntimeError
 from trainyard_parallel.private import tree_flatten, tree_unflatten
+from trainyard_parallel.results import Exchange
 from trainyard_parallel.state import state
 from trainyard_parallel.suspension import Suspension
 
@@ -37,8 +38,12 @@ class StageModule(nn.Module):
         args, kwargs = suspension.state[1]
         state.model.begin_task()
         autocast = torch.autocast(*suspension.autocast) if suspension.autocast else contextlib.nullcontext()
-        with autocast:
-            result = chain.Pass(self.plan, pipeline.stage, received).execute(pipeline.model, args, kwargs)
+        pipeline.current = chain.Pass(self.plan, pipeline.stage, received)
+        try:
+            with autocast:
+                result = pipeline.current.execute(pipeline.model, args, kwargs)
+        finally:
+            pipeline.current = None
         result = widened(result, self.plan.result if pipeline.stage == pipeline.stages - 1 else self.plan.crossing[pipeline.stage])
         if pipeline.stage < pipeline.stages - 1:
             return result
@@ -71,6 +76,9 @@ class Pipeline:
         self.model, self.stage_of, self.names = model, stage_of, names
         self.stage, self.stages, self.group, self.device, self.cfg = stage, stages, group, device, cfg
         self.plans, self.schedules = {}, {}
+        self.follower = Follower(device)
+        # The pass that calls of units belong to; None while units run for themselves, as in a repeated forward.
+        self.current = None
 
     def plan_for(self, args, kwargs):
         key = (self.model.training, torch.is_grad_enabled(), signature((args, kwargs)))
@@ -98,7 +106,7 @@ class Pipeline:
         )
         kind = Schedule1F1B if self.cfg.pipeline == "interleaved" and count >= self.stages else ScheduleGPipe
         # The loss carries all scaling, see `scalar`.
-        self.schedules[entry] = kind(stage, count, loss_fn=lambda output, target: output.sum(), scale_grads=False)
+        self.schedules[entry] = kind(stage, count, loss_fn=lambda output, target: output, scale_grads=False)
         return self.schedules[entry]
 
     def run(self, owner, functions, scale):
@@ -118,14 +126,18 @@ class Pipeline:
                 if self.plan_for(*suspension.state[1])[1] is not plan:
                     raise SMPRuntimeError("micro-batches of one step have different shapes; give inputs of equal size")
             has_backward, loss_dtype = self.probe(owner, functions[0], plan)
-            for self.first in range(0, len(functions), self.wave(len(functions))):
-                count = min(self.wave(len(functions)), len(functions) - self.first)
-                self.run_wave(self.schedule_for(key, plan, count, loss_dtype), count, has_backward)
-            self.share_results(plan)
-            return [self.finish(i) for i in range(len(functions))], has_backward
+            # Once a step: to replace every unit's forward for every pass costs a percent of a small one.
+            with chain.instrument(list(plan.stage_of), self.call):
+                for self.first in range(0, len(functions), self.wave(len(functions))):
+                    count = min(self.wave(len(functions)), len(functions) - self.first)
+                    self.run_wave(self.schedule_for(key, plan, count, loss_dtype), count, has_backward)
+            return Exchange(self, plan, owner).finish_all(), has_backward
         finally:
             for suspension in self.suspensions:
                 suspension.abandon()
+
+    def call(self, unit, forward, args, kwargs):
+        return forward(*args, **kwargs) if self.current is None else self.current(unit, forward, args, kwargs)
 
     def wave(self, count):
         in_flight = min(count, self.stages) if self.cfg.pipeline == "interleaved" else count
@@ -171,34 +183,19 @@ class Pipeline:
 
     def scalar(self, tensors, grads):
         """One loss whose backward is `torch.autograd.backward(tensors, grads)` times the scale."""
+        if isinstance(tensors, torch.Tensor) and tensors.dim() == 0 and grads is None:
+            return tensors * self.scale
         tensors = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
         grads = [None] * len(tensors) if grads is None else [grads] if isinstance(grads, torch.Tensor) else list(grads)
         return self.scale * sum((t if g is None else t * g).sum() for t, g in zip(tensors, grads))
 
-    def share_results(self, plan):
-        """The last stage's results become known on every rank: one broadcast per tensor over all micro-batches."""
-        leaves, spec = tree_flatten(plan.result)
-        own = [tree_flatten(result)[0] if result is not None else None for result in self.results]
-        source = dist.get_global_rank(self.group, self.stages - 1)
-        last = self.stage == self.stages - 1
-        columns = []
-        for i, leaf in enumerate(leaves):
-            if not isinstance(leaf, chain.Handle):
-                columns.append([leaf] * len(self.results))
-                continue
-            if last:
-                stacked = torch.stack([values[i] for values in own]).contiguous()
-            else:
-                stacked = torch.empty(len(self.results), *leaf.meta.shape, dtype=leaf.meta.dtype, device=self.device)
-            dist.broadcast(stacked, source, group=self.group)
-            columns.append(list(stacked))
-        if not last:
-            self.results = [tree_unflatten([column[i] for column in columns], spec) for i in range(len(self.results))]
-
-    def finish(self, index):
+    def finish(self, index, result):
+        """What the step function returns; `result` is the model's, for a function that has not got it yet."""
         suspension = self.suspensions[index]
         if suspension.state[0] == "call":
-            suspension.resume(self.results[index])
+            # Its backward has happened, on all stages.
+            suspension.passes_backward = True
+            suspension.resume(result)
         if suspension.state[0] == "backward":
             suspension.resume()
         if suspension.state[0] != "done":

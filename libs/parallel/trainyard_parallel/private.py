@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import OffloadWrapper
 from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.utils._python_dispatch import TorchDispatchMode as DispatchMode
@@ -16,7 +17,6 @@ make_wrapper = torch.Tensor._make_wrapper_subclass
 
 # Context in which tensor subclasses are ordinary tensors, so that __torch_function__ may look at them.
 without_handles = torch._C.DisableTorchFunctionSubclass
-
 
 
 class ModelGradScaler(ShardedGradScaler):
@@ -33,4 +33,4 @@ def initialisers():
     return {name: getattr(torch.nn.init, name) for name in INITIALISERS}
 
 
-__all__ = ["DispatchMode", "ModelGradScaler", "OffloadWrapper", "initialisers", "make_wrapper", "tree_flatten", "tree_map", "tree_unflatten", "without_handles"]
+__all__ = ["DispatchMode", "FakeTensorMode", "ModelGradScaler", "OffloadWrapper", "initialisers", "make_wrapper", "tree_flatten", "tree_map", "tree_unflatten", "without_handles"]
