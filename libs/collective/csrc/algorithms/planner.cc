@@ -34,7 +34,10 @@ bool Planner::readsPeers(OpKind op, size_t bytes) const {
   }
   for (size_t band = 0; band < kBands; band++) {
     if (bytes <= kBandEnds[band]) {
-      return reads_[op == OpKind::allreduce][band];
+      const size_t kind = op == OpKind::allreduce ? 1
+          : op == OpKind::broadcast               ? 2
+                                                  : 0;
+      return reads_[kind][band];
     }
   }
   return false;
@@ -67,10 +70,10 @@ void Planner::refine(const Findings& found, const Topology& topology) {
   auto within = [](double value, double low, double high) {
     return size_t(std::min(std::max(value, low), high));
   };
-  for (size_t kind = 0; kind < 2 && !readsFixed_; kind++) {
+  for (size_t kind = 0; kind < kReadKinds && !readsFixed_; kind++) {
     for (size_t band = 0; band < kBands; band++) {
       reads_[kind][band] = found.readable == 0 &&
-          found.oneCopy[kind][band] < 0.85 * found.staged[kind][band];
+          found.oneCopy[kind][band] < 0.8 * found.staged[kind][band];
     }
   }
   if (topology.hosts.size() > 1 && found.linkSecondsPerByte > 0) {
@@ -91,16 +94,16 @@ void Planner::refine(const Findings& found, const Topology& topology) {
   }
   if (settings().logPlans && rank_ == 0) {
     std::string reads;
-    for (size_t kind = 0; kind < 2; kind++) {
+    for (size_t kind = 0; kind < kReadKinds; kind++) {
+      reads += kind == 0 ? "" : " |";
       for (size_t band = 0; band < kBands; band++) {
         reads += reads_[kind][band] ? " one-copy" : " staged";
       }
-      reads += kind == 0 ? " |" : "";
     }
     fprintf(
         stderr,
         "trainyard_collective: measured: meeting %.1f us; peers' memory %s; "
-        "moving | reducing 256 KiB, 2 MiB, 16 MiB:%s; links %.1f us, "
+        "moving | reducing | broadcasting 256 KiB, 2 MiB, 8 MiB:%s; links %.1f us, "
         "%.0f MB/s per rank%s; all-to-all up to %zu bytes, whole hierarchy up "
         "to %zu, slices from %zu\n",
         found.meeting * 1e6, found.readable == 0 ? "readable" : "closed",

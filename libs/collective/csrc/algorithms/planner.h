@@ -23,16 +23,18 @@ enum class WorldSchedule {
 // Sizes at which staging and reading are compared: each stands for a band of
 // sizes around it, the first from 64 KiB, the last up to 32 MiB.
 constexpr size_t kBands = 3;
-constexpr size_t kBandBytes[kBands] = {256 << 10, 2 << 20, 16 << 20};
+constexpr size_t kBandBytes[kBands] = {256 << 10, 2 << 20, 8 << 20};
 constexpr size_t kBandEnds[kBands] = {724 << 10, 6 << 20, 32 << 20};
+// And for what: AllGather (also for ReduceScatter), AllReduce, Broadcast.
+constexpr size_t kReadKinds = 3;
 
 // What a short probe has measured, in seconds; the slowest rank's, so that all
 // ranks have the same. Only doubles: ranks agree by an AllReduce of the whole.
 struct Findings {
   double meeting = 0; // of all ranks of a host
   double readable = 1; // 0 if ranks may read each other's memory
-  double staged[2][kBands] = {}; // AllGather and AllReduce of kBandBytes
-  double oneCopy[2][kBands] = {};
+  double staged[kReadKinds][kBands] = {}; // of kBandBytes
+  double oneCopy[kReadKinds][kBands] = {};
   double linkLatency = 0; // of a barrier over links
   double linkSecondsPerByte = 0; // of one rank's link while all are busy
   double linkDirect = 0; // an AllGather, everyone with everyone
@@ -114,7 +116,7 @@ class Planner {
   Entry ringFrom_{33};
   Entry moversRingFrom_{33};
   bool probing_ = false;
-  bool reads_[2][kBands] = {}; // movers and ReduceScatter, AllReduce
+  bool reads_[kReadKinds][kBands] = {};
   bool readsFixed_ = false;
   bool probes_ = true;
   bool forceFlat_ = false;
