@@ -66,17 +66,26 @@ def helpers(rank):
     from torch.sagemaker.utils.utils import timeit
 
     tsm = initialise({"tensor_parallel_degree": 2})
-    times = {}
-    with timeit(times, "one block"):
+    with timeit(True, "one block", rank):
         model = tsm.transform(make("llama"))
     kinds = [sum(isinstance(m, kind) for m in model.modules()) for kind in (TransformerLayer, TETransformerLayer, TransformerLMHead, MoELayer)]
     untouched = not isinstance(make("llama"), TransformerLMHead) and not isinstance(3, TransformerLayer)
-    return get_global_ranks(tsm.state.tp_process_group), kinds, list(times), untouched
+    return get_global_ranks(tsm.state.tp_process_group), kinds, untouched
 
 
 def test_helpers_and_names_of_parts(worlds):
     for found in worlds(2).run(helpers):
-        assert found == ([0, 1], [2, 2, 1, 0], ["one block"], True)
+        assert found == ([0, 1], [2, 2, 1, 0], True)
+
+
+def test_a_timed_block_is_logged_once(caplog):
+    from torch.sagemaker.utils.utils import timeit
+
+    # As samples call it: whether, of what, and by whom.
+    for is_wanted, rank in ((True, 0), (True, 1), (False, 0)):
+        with timeit(is_wanted, f"block {rank}", rank):
+            pass
+    assert [message.split(" took ")[0] for message in caplog.messages] == ["block 0"]
 
 
 def trackers(rank):
