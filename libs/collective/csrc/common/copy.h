@@ -11,7 +11,7 @@
 namespace trainyard::collective {
 
 // Results of at least this size do not stay in any cache until they are used.
-constexpr size_t kStreamFrom = 4 << 20;
+constexpr size_t kStreamFrom = 8 << 20;
 
 #if defined(__x86_64__)
 // Copies 64 bytes at a time, to whole cache lines of the target, by `store`.
