@@ -26,7 +26,8 @@ class Library:
         server.bind(path)
         server.listen(ranks)
         self.processes = []
-        log = open(folder / f"{name}.log", "w")
+        self.log = folder / f"{name}.log"
+        log = open(self.log, "w")
         environment = dict(os.environ, OMP_NUM_THREADS="1", BENCHMARK_STORE=str(folder / f"{name}.store"))
         environment.update(variables or {})
         program = [str(HERE / "rank.py"), kind, path]
@@ -61,7 +62,7 @@ class Library:
                 self.pids.append(hello["pid"])
         except (TimeoutError, ValueError) as error:
             self.kill()
-            raise SystemExit(f"{name} did not start: {(folder / f'{name}.log').read_text()[-2000:]}") from error
+            raise SystemExit(f"{name} did not start: {self.log.read_text()[-2000:]}") from error
         finally:
             server.close()
 
@@ -72,7 +73,7 @@ class Library:
             stream.flush()
         lines = [stream.readline() for stream in self.streams.values()]
         if not all(lines):
-            raise SystemExit(f"{self.name} ended during {request}")
+            raise SystemExit(f"{self.name} ended during {request}: {self.log.read_text()[-2000:]}")
         return max(json.loads(line) for line in lines)
 
     def end(self):

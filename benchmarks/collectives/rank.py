@@ -100,6 +100,7 @@ class MpiWindow(MpiLibrary):
     def __init__(self, name):
         super().__init__(name)
         self.windows = []
+        self.sums = np.empty(16384, np.float32)
         self.all = {}  # address of an array → the same array of every rank
 
     def array(self, values):
@@ -130,11 +131,14 @@ class MpiWindow(MpiLibrary):
             for at in range(own.start, own.stop, 16384):
                 piece = slice(at, min(at + 16384, own.stop))
                 target = out[at - own.start : piece.stop - own.start]
+                if op == "allreduce" and n > 2:
+                    # The target is also one of the summands.
+                    target = self.sums[: len(target)]
                 np.add(wholes[0][piece], wholes[1][piece], out=target)
                 for other in wholes[2:]:
                     np.add(target, other[piece], out=target)
                 for other in wholes if op == "allreduce" else ():
-                    if other is not whole:
+                    if other is not whole or n > 2:
                         other[piece] = target
         elif op == "allgather":
             for other in range(n):
