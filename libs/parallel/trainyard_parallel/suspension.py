@@ -5,6 +5,7 @@ A pipeline schedule decides when a micro-batch's forward and backward happen, bu
 Exactly one thread runs at any time: whoever resumes waits until the other stops again, so order is deterministic.
 """
 
+import atexit
 import os
 import threading
 
@@ -23,11 +24,14 @@ class Worker:
     def __init__(self):
         # Plain locks that are held hand over twice as fast as semaphores.
         self.go, self.stopped, self.suspension = held(), held(), None
-        threading.Thread(target=self.serve, daemon=True).start()
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
 
     def serve(self):
         while True:
             self.go.acquire()
+            if self.suspension is None:
+                return
             self.suspension.run()
             self.suspension = current.suspension = None
             self.stopped.release()
@@ -42,6 +46,15 @@ def held():
 idle = []
 # Threads do not survive a fork.
 os.register_at_fork(after_in_child=idle.clear)
+
+
+@atexit.register
+def end_idle():
+    """A thread that still waits when the interpreter is taken down is woken by its lock's end, and aborts the process."""
+    while idle:
+        worker = idle.pop()
+        worker.go.release()
+        worker.thread.join()
 
 
 class Suspension:
