@@ -3,8 +3,7 @@ import { tmpdir } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { createSignedFetch } from '@trainyard/api';
 import { clientBin, type Outcome, runClient } from '../support/clients.ts';
-import { processesOf, ROOT, RUNTIMES } from '../support/service.ts';
-import { until } from '../support/until.ts';
+import { endProcessesOf, ROOT, RUNTIMES } from '../support/service.ts';
 import type { Page } from './markdown.ts';
 
 /** A place where pages are followed as a reader would: a folder that looks like a clone, a service of its own. */
@@ -83,16 +82,7 @@ export function createReader(): Reader {
         environment: await environment(),
         home,
       });
-      for (const pid of processesOf(data)) {
-        try {
-          process.kill(pid, 'SIGKILL');
-        } catch {
-          // It ended by itself.
-        }
-      }
-      await until('the processes of the pages to be gone', () => processesOf(data).length === 0, {
-        deadlineMs: 20_000,
-      });
+      await endProcessesOf(data);
       rmSync(home, { recursive: true, force: true });
     },
   };

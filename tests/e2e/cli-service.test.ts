@@ -14,7 +14,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { clientBin } from '../support/clients.ts';
-import { processesOf, ROOT } from '../support/service.ts';
+import { endProcessesOf, processesOf, ROOT } from '../support/service.ts';
 import { until } from '../support/until.ts';
 
 const TRAINYARD = join(ROOT, 'bin/trainyard');
@@ -70,14 +70,7 @@ beforeAll(() => {
 });
 afterAll(async () => {
   for (const child of started) child.kill('SIGKILL');
-  for (const pid of processesOf(home)) {
-    try {
-      process.kill(pid, 'SIGKILL');
-    } catch {
-      // It ended by itself.
-    }
-  }
-  await until('the processes of the test to be gone', () => processesOf(home).length === 0);
+  await endProcessesOf(home);
   rmSync(home, { recursive: true, force: true });
 });
 

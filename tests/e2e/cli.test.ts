@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { processesOf, ROOT, RUNTIME_PYTHON, RUNTIMES } from '../support/service.ts';
+import { endProcessesOf, ROOT, RUNTIME_PYTHON, RUNTIMES } from '../support/service.ts';
 import { until } from '../support/until.ts';
 
 const run = promisify(execFile);
@@ -75,16 +75,7 @@ describe('the command line', () => {
   afterAll(async () => {
     await trainyard('serve', '--stop');
     for (const child of started) child.kill('SIGKILL');
-    for (const pid of processesOf(root)) {
-      try {
-        process.kill(pid, 'SIGKILL');
-      } catch {
-        // It ended by itself.
-      }
-    }
-    await until('the processes of the test to be gone', () => processesOf(root).length === 0, {
-      deadlineMs: 20_000,
-    });
+    await endProcessesOf(root);
     rmSync(root, { recursive: true });
   });
 
