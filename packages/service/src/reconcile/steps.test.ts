@@ -187,6 +187,22 @@ describe('the reconcile loop', () => {
     expect(jobs.get('job')!.usedMs).toBe(5000);
   });
 
+  it('gives one time to what happens at once, however often the clock is read', async () => {
+    jobs = new JobStore(db, () => ++now);
+    loop = newLoop('one');
+    const names = await run('job');
+    for (const host of names) report('job', host, exited(0));
+    await settle();
+    for (const host of names) report('job', host, { kind: 'phase', phase: 'uploaded', detail: null });
+    await settle();
+    const job = jobs.get('job')!;
+    const [accepted, launching, ...later] = jobs.transitions('job');
+    expect(job.createdAt).toBe(accepted!.startedAt);
+    expect(job.trainingStartAt).toBe(launching!.startedAt);
+    expect(job.trainingEndAt).toBe(later.at(-1)!.startedAt);
+    expect(job.usedMs).toBe(job.trainingEndAt! - job.trainingStartAt!);
+  });
+
   it('fails a job at once whose runtime was removed while it waited, with the command that makes it', async () => {
     const body = request('job', 1, {});
     const spec = compileJobSpec(body, { name: 'gone', framework: 'mxnet' });

@@ -104,6 +104,7 @@ function queued(job: Job, context: StepContext): boolean {
   return context.db.transaction(() => {
     const now = context.now();
     const applied = context.jobs.apply(job, {
+      at: now,
       stage: 'launching',
       transition: 'launching',
       waitReason: null,
@@ -378,6 +379,7 @@ function finished(job: Job, context: StepContext, outcome: Outcome, stage: 'clos
   const now = context.now();
   if (stage === 'closing' && willRetry(job, outcome)) return { stage, outcome };
   return {
+    at: now,
     stage,
     outcome,
     transition: OUTCOME_TRANSITION[outcome.kind],
@@ -420,6 +422,7 @@ async function closing(job: Job, context: StepContext): Promise<boolean> {
     `Attempt ${job.attempt} ended: ${reason}`,
   );
   return apply(job, context, {
+    at: now,
     stage: 'queued',
     transition: 'restarting',
     attempt: job.attempt + 1,

@@ -56,6 +56,8 @@ export interface Job {
 
 /** What one step changes; absent members stay. A transition is closed and opened together with the job row. */
 export interface JobChange {
+  /** When it happened, where the change names that time itself; otherwise now. */
+  at?: number;
   stage?: Stage;
   transition?: TransitionName;
   /** Overrides the table's message. */
@@ -184,7 +186,7 @@ export class JobStore {
       ) {
         throw new Error(`Job ${job.name} cannot go from stage ${current.stage} to ${change.stage}`);
       }
-      const now = this.#now();
+      const now = change.at ?? this.#now();
       const sets: string[] = ['version = version + 1', 'modified_at = :now'];
       const values: Record<string, string | number | null> = { now, name: job.name };
       const set = (column: string, value: string | number | null): void => {
