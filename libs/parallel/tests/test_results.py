@@ -398,3 +398,34 @@ def test_distant_tensors_know_autocast(worlds):
     first, second = worlds(2).run(autocast)
     assert first == second and first[1] == {torch.bfloat16}
     assert len(set(first[0])) == 1
+
+
+def order_of_code(rank):
+    smp = fresh({**PP, "pipeline": "interleaved"})
+    model = smp.DistributedModel(zoo.make("gpt"))
+    weight = next(p for n, p in model.get_module().named_parameters() if n.startswith("blocks.0." if rank == 0 else "blocks.3."))
+    seen = []
+
+    @smp.step
+    def train_step(x, y):
+        logits = model(x)["logits"]
+        loss = zoo.token_loss(logits, y)
+        seen.append(("before", 0 if weight.grad is None else weight.grad.abs().sum().item()))
+        model.backward(loss)
+        seen.append(("after", weight.grad is not None and weight.grad.abs().sum().item()))
+        return loss
+
+    for step in range(2):
+        seen.clear()
+        weight.grad = None
+        train_step(*zoo.data("gpt", step))
+    return seen
+
+
+def test_code_up_to_the_backward_runs_in_the_idle_time_of_the_first_stage(worlds):
+    """It costs the step nothing there; code after the backward still finds that it has happened."""
+    first, last = worlds(2).run(order_of_code)
+    assert [kind for kind, _ in first] == ["before"] * 3 + ["after"] * 3
+    assert all(size == 0 for _, size in first[:3]) and all(size > 0 for _, size in first[3:])
+    assert [kind for kind, _ in last].count("before") == 3
+    assert all(size > 0 for kind, size in last if kind == "after")

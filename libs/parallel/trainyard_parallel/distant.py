@@ -194,16 +194,25 @@ def version_of(tensor):
 
 
 class Tape:
-    """Operations of one step on distant tensors, in order. `fetch()` gives the roots' values."""
+    """Operations of one step on distant tensors, in order.
 
-    def __init__(self, follower, fetch):
-        self.follower, self.fetch = follower, fetch
-        self.roots, self.lines, self.made, self.is_played = [], [], [], False
+    `fetch()` gives the roots' values by their names, once `wait()` has returned.
+    """
 
-    def root(self, shape, dtype):
-        cell = Cell(self.follower.fake(shape, dtype))
-        self.roots.append(cell)
-        return Distant(self, cell)
+    def __init__(self, follower, wait, fetch):
+        self.follower, self.wait, self.fetch = follower, wait, fetch
+        self.roots, self.lines, self.made, self.values = {}, [], [], None
+
+    @property
+    def is_played(self):
+        return self.values is not None
+
+    def root(self, name, shape, dtype):
+        """A tensor that is distant until the tape is played."""
+        if self.is_played:
+            return self.values[name]
+        self.roots[name] = Cell(self.follower.fake(shape, dtype))
+        return Distant(self, self.roots[name])
 
     def follow(self, func, args, kwargs):
         return self.follower.look_up(func, args, kwargs)
@@ -227,11 +236,12 @@ class Tape:
 
     def play(self):
         """All that was written gets values; the tape is empty and its tensors are ordinary from now on."""
+        self.wait()
         if self.is_played:
             return
-        self.is_played = True
-        for cell, value in zip(self.roots, self.fetch(), strict=True):
-            cell.value = value
+        self.values = self.fetch()
+        for name, cell in self.roots.items():
+            cell.value = self.values[name]
         device = self.follower.device.type
         for func, args, kwargs, cells, versions, autocast in self.lines:
             if any(version_of(operand) != version for operand, version in versions):

@@ -34,10 +34,11 @@ class StageModule(nn.Module):
 
     def forward(self, *received, index):
         pipeline = self.pipeline
+        pipeline.use_idle_time(int(index))
         suspension = pipeline.suspensions[pipeline.first + int(index)]
-        args, kwargs = suspension.state[1]
+        (args, kwargs), autocast = pipeline.calls.pop(pipeline.first + int(index))
         state.model.begin_task()
-        autocast = torch.autocast(*suspension.autocast) if suspension.autocast else contextlib.nullcontext()
+        autocast = torch.autocast(*autocast) if autocast else contextlib.nullcontext()
         pipeline.current = chain.Pass(self.plan, pipeline.stage, received)
         try:
             with autocast:
@@ -122,22 +123,34 @@ class Pipeline:
                 if self.suspensions[-1].state[0] != "call":
                     raise SMPRuntimeError("the step function did not call the model; call it, or remove @smp.step")
             key, plan = self.plan_for(*self.suspensions[0].state[1])
-            for suspension in self.suspensions[1:]:
-                if self.plan_for(*suspension.state[1])[1] is not plan:
+            self.calls = {i: (suspension.state[1], suspension.autocast) for i, suspension in enumerate(self.suspensions)}
+            for call, _ in self.calls.values():
+                if self.plan_for(*call)[1] is not plan:
                     raise SMPRuntimeError("micro-batches of one step have different shapes; give inputs of equal size")
             has_backward, loss_dtype = self.probe(owner, functions[0], plan)
+            self.exchange = Exchange(self, plan, owner)
             # Once a step: to replace every unit's forward for every pass costs a percent of a small one.
             with chain.instrument(list(plan.stage_of), self.call):
                 for self.first in range(0, len(functions), self.wave(len(functions))):
                     count = min(self.wave(len(functions)), len(functions) - self.first)
-                    self.run_wave(self.schedule_for(key, plan, count, loss_dtype), count, has_backward)
-            return Exchange(self, plan, owner).finish_all(), has_backward
+                    schedule = self.schedule_for(key, plan, count, loss_dtype)
+                    self.ahead = count if has_backward and isinstance(schedule, Schedule1F1B) else 0
+                    self.run_wave(schedule, count, has_backward)
+            return self.exchange.finish_all(), has_backward
         finally:
+            self.exchange = None
             for suspension in self.suspensions:
                 suspension.abandon()
 
     def call(self, unit, forward, args, kwargs):
         return forward(*args, **kwargs) if self.current is None else self.current(unit, forward, args, kwargs)
+
+    def use_idle_time(self, index):
+        """Before its forward of micro-batch `index`: the last one of the warm-up is waited for by no stage before the next
+        stage's first backward, so here the step functions can run on, which otherwise do so after the last backward.
+        """
+        if self.ahead and index == self.stages - self.stage - 1 and self.stage < self.stages - 1:
+            self.exchange.run_ahead(range(self.first, self.first + self.ahead))
 
     def wave(self, count):
         in_flight = min(count, self.stages) if self.cfg.pipeline == "interleaved" else count
@@ -190,12 +203,12 @@ class Pipeline:
         return self.scale * sum((t if g is None else t * g).sum() for t, g in zip(tensors, grads))
 
     def finish(self, index, result):
-        """What the step function returns; `result` is the model's, for a function that has not got it yet."""
+        """What the step function returns; `result(index)` is the model's, for a function that has not got it yet."""
         suspension = self.suspensions[index]
-        if suspension.state[0] == "call":
+        if suspension.state[0] in ("call", "values"):
             # Its backward has happened, on all stages.
             suspension.passes_backward = True
-            suspension.resume(result)
+            suspension.resume(result(index) if suspension.state[0] == "call" else None)
         if suspension.state[0] == "backward":
             suspension.resume()
         if suspension.state[0] != "done":

@@ -1,6 +1,9 @@
 """How this process learns its rank and meets the others, whatever launched it."""
 
+import atexit
 import os
+import threading
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -20,6 +23,8 @@ LAUNCHERS = (
 PORT = 7777
 TIMEOUT_SECONDS = "TRAINYARD_PARALLEL_TIMEOUT_SECONDS"
 BACKEND = "TRAINYARD_PARALLEL_BACKEND"
+# At the end of the process, for threads that have work left; they need microseconds when they get a processor.
+SETTLE_SECONDS, LOOK_SECONDS = 5, 0.01
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,8 @@ def join(port=None):
     `TRAINYARD_PARALLEL_TIMEOUT_SECONDS` bounds every wait for a peer (default 1800).
     """
     process = discover()
+    atexit.unregister(settle)
+    atexit.register(settle)
     if dist.is_initialized():
         return Process(dist.get_rank(), dist.get_world_size(), process.local_rank, process.local_size)
     backend = os.environ.get(BACKEND) or ("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
@@ -86,3 +93,35 @@ def join(port=None):
             backend, init_method=f"tcp://{address}:{port}", rank=process.rank, world_size=process.size, timeout=timeout
         )
     return process
+
+
+def settle():
+    """Lets the threads of the process groups come to rest before the interpreter is taken down.
+
+    Gloo's thread lets go of a collective's tensors after whoever waited for the collective was told of its end, and needs
+    the interpreter for it. A thread that asks for an interpreter that is being taken down is ended by force, and this
+    aborts the process ("terminate called without an active exception"), although all went well.
+    """
+    deadline = time.monotonic() + SETTLE_SECONDS
+    looks = 0
+    # One that was just kept from the interpreter by this very look sleeps too, but not at the next look.
+    while looks < 2 and time.monotonic() < deadline:
+        time.sleep(LOOK_SECONDS)
+        looks = 0 if foreign_thread_runs() else looks + 1
+
+
+def foreign_thread_runs():
+    """Whether a thread that Python did not start has or wants a processor; False where that cannot be read (no /proc)."""
+    own = {thread.native_id for thread in threading.enumerate()}
+    try:
+        threads = [name for name in os.listdir("/proc/self/task") if int(name) not in own]
+    except OSError:
+        return False
+    for name in threads:
+        try:
+            with open(f"/proc/self/task/{name}/stat", "rb") as file:
+                if file.read().rpartition(b") ")[2][:1] in b"RD":
+                    return True
+        except OSError:
+            pass  # it has ended
+    return False

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from trainyard_parallel import chain, messages
 from trainyard_parallel.distant import Distant, Tape, value_of
 from trainyard_parallel.private import tree_flatten, tree_unflatten
+from trainyard_parallel.suspension import current
 
 # Bytes of a result that are always sent: a message of that size costs what an empty one does.
 SMALL_BYTES = 1024
@@ -40,7 +41,7 @@ class Packet:
 
 
 class Exchange:
-    """The end of one step of `owner`, the user's function. All ranks of the pipeline group make it and finish together."""
+    """The results of one step of `owner`, the user's function. All ranks of the pipeline group make it and finish together."""
 
     def __init__(self, pipeline, plan, owner):
         self.pipeline, self.plan, self.owner = pipeline, plan, owner
@@ -49,38 +50,45 @@ class Exchange:
         self.is_last = pipeline.stage == pipeline.stages - 1
         self.source = dist.get_global_rank(self.group, pipeline.stages - 1)
         self.leaves, self.spec = tree_flatten(plan.result)
-        self.own = [tree_flatten(result)[0] for result in pipeline.results] if self.is_last else None
         self.agreed = plan.agreed.get(owner)
         self.is_first = self.agreed is None
-        self.returned_values, self.has_asked = None, False
+        tensors = [i for i, leaf in enumerate(self.leaves) if isinstance(leaf, chain.Handle)]
+        self.large = [] if self.agreed == EVERYTHING else [i for i in tensors if bytes_of(self.leaves[i].meta) > SMALL_BYTES]
+        self.broadcasts = [i for i in tensors if self.is_first or i not in self.large]
+        self.tape = Tape(pipeline.follower, self.wait, self.fetch)
+        self.near, self.returned_values, self.has_asked, self.is_over = None, None, False, False
+
+    def run_ahead(self, chosen):
+        """Runs the functions of these micro-batches until their backward, where they need nothing for it."""
+        if self.broadcasts or not self.large:
+            return
+        for i in chosen:
+            self.pipeline.suspensions[i].resume(self.result(i))
 
     def finish_all(self):
-        tensors = [i for i, leaf in enumerate(self.leaves) if isinstance(leaf, chain.Handle)]
-        large = [] if self.agreed == EVERYTHING else [i for i in tensors if bytes_of(self.leaves[i].meta) > SMALL_BYTES]
-        self.near = self.broadcast_results([i for i in tensors if self.is_first or i not in large])
-        self.large = large
+        self.is_over = True
+        self.own = [tree_flatten(result)[0] for result in self.pipeline.results] if self.is_last else None
+        self.near = self.broadcast_results(self.broadcasts)
         if self.is_last:
             returned = [self.pipeline.finish(i, None) for i in range(self.count)]
-            if large:
+            if self.large:
                 self.end_as_last([tree_flatten(result)[0] for result in returned])
             return returned
-        if not large:
-            return [self.pipeline.finish(i, self.result(i, None)) for i in range(self.count)]
-        tape = Tape(self.pipeline.follower, self.fetch)
-        roots = [{i: tape.root(self.leaves[i].meta.shape, self.leaves[i].meta.dtype) for i in large} for _ in range(self.count)]
-        returned = [tree_flatten(self.pipeline.finish(i, self.result(i, roots.pop(0)))) for i in range(self.count)]
-        self.end_elsewhere(tape, [leaves for leaves, _ in returned])
+        returned = [tree_flatten(self.pipeline.finish(i, self.result)) for i in range(self.count)]
+        if self.large:
+            self.end_elsewhere([leaves for leaves, _ in returned])
         return [tree_unflatten([value_of(leaf) for leaf in leaves], spec) for leaves, spec in returned]
 
-    def result(self, index, roots):
-        """The model's result in a micro-batch."""
-        return tree_unflatten(
-            [
-                leaf if not isinstance(leaf, chain.Handle) else roots[i] if roots and i in roots else self.near[i][index]
-                for i, leaf in enumerate(self.leaves)
-            ],
-            self.spec,
-        )
+    def result(self, index):
+        """The model's result in a micro-batch, for a function that has not got it yet; not on the last stage."""
+        return tree_unflatten([self.value(i, leaf, index) for i, leaf in enumerate(self.leaves)], self.spec)
+
+    def value(self, place, leaf, index):
+        if not isinstance(leaf, chain.Handle):
+            return leaf
+        if place not in self.large:
+            return self.near[place][index]
+        return self.tape.root((index, place), leaf.meta.shape, leaf.meta.dtype)
 
     # ---- the last stage ----
 
@@ -97,7 +105,8 @@ class Exchange:
 
     # ---- other stages ----
 
-    def end_elsewhere(self, tape, returned):
+    def end_elsewhere(self, returned):
+        tape = self.tape
         if self.is_first:
             distant = {i for leaves in returned for i, leaf in enumerate(leaves) if isinstance(leaf, Distant)}
             # What is returned comes from the last stage; whoever keeps other tensors looks at them.
@@ -119,8 +128,13 @@ class Exchange:
         self.has_asked = True
         dist.send(torch.full((1,), asks, dtype=torch.int8), self.source, group=self.group)
 
+    def wait(self):
+        """Values are there when the schedule has ended."""
+        if not self.is_over:
+            current.suspension.suspend("values", None)
+
     def fetch(self):
-        """Values of the roots in the order in which they were made."""
+        """Values of the roots: {(micro-batch, place): value}"""
         if self.is_first:
             columns = self.near
         else:
@@ -131,7 +145,7 @@ class Exchange:
             packet = self.packet(self.large)
             dist.recv(packet.bytes, self.source, group=self.group)
             columns = dict(zip(self.large, packet.parts))
-        return [columns[i][index] for index in range(self.count) for i in self.large]
+        return {(index, i): columns[i][index] for index in range(self.count) for i in self.large}
 
     # ---- together ----
 

@@ -58,7 +58,7 @@ def end_idle():
 
 
 class Suspension:
-    """Runs `fn()`; `state` is ("call", (args, kwargs)), ("backward", (tensors, grads)) or ("done", result)."""
+    """Runs `fn()`; `state` is ("call", (args, kwargs)), ("backward", (tensors, grads)), ("values", None) or ("done", result)."""
 
     def __init__(self, fn):
         self.fn = fn
