@@ -78,6 +78,47 @@ def test_a_script_trains_the_same_on_two_stages(alone, launcher):
     assert float(lines[-1].split()[3]) < float(lines[0].split()[3])
 
 
+# Many processes on one processor, in which Gloo's threads run last: they let go of the last collective's tensors late.
+ENDS = """
+import os, runpy, signal, sys, threading
+import torch, trainyard_parallel.import_hook
+import torch.distributed as dist
+import smdistributed.modelparallel.torch
+
+torch.set_num_threads(1)
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+join = dist.init_process_group
+
+def join_and_hold_back(*args, **kwargs):
+    join(*args, **kwargs)
+    for thread in map(int, os.listdir("/proc/self/task")):
+        if thread != threading.get_native_id():
+            os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
+
+dist.init_process_group = join_and_hold_back
+children = []
+for _ in range(8):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(150)
+        runpy.run_path(sys.argv[1], run_name="__main__")
+        sys.exit(0)
+    children.append(child)
+print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux' schedulers")
+def test_a_process_whose_gloo_threads_are_late_ends_well():
+    base = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_", "RANK", "WORLD_", "LOCAL_", "MASTER_", "SM_"))}
+    # Alone, so that it meets nobody at a port.
+    environment = base | {"SM_HP_MP_PARAMETERS": json.dumps({"microbatches": 4})}
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDS, str(SCRIPT)], env=environment, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert ended.stdout.splitlines()[-1] == str([0] * 8), ended.stdout + ended.stderr
+
+
 def test_impossible_degrees_end_every_rank_with_all_numbers():
     with pytest.raises(AssertionError, match="2 ranks but pipeline_parallel_degree 3 × tensor_parallel_degree 1"):
         launch("mpirun", 2, {"partitions": 3})
