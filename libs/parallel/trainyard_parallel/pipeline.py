@@ -31,6 +31,8 @@ class StageModule(nn.Module):
         super().__init__()
         # Not a submodule: the parameters stay where the user's model has them.
         self.__dict__["pipeline"], self.plan = pipeline, plan
+        planned = plan.result if pipeline.stage == pipeline.stages - 1 else plan.crossing[pipeline.stage]
+        self.dtypes = [leaf.meta.dtype if isinstance(leaf, chain.Handle) else None for leaf in tree_flatten(planned)[0]]
 
     def forward(self, *received, index):
         pipeline = self.pipeline
@@ -45,7 +47,7 @@ class StageModule(nn.Module):
                 result = pipeline.current.execute(pipeline.model, args, kwargs)
         finally:
             pipeline.current = None
-        result = widened(result, self.plan.result if pipeline.stage == pipeline.stages - 1 else self.plan.crossing[pipeline.stage])
+        result = widened(result, self.dtypes)
         if pipeline.stage < pipeline.stages - 1:
             return result
         pipeline.results[pipeline.first + int(index)] = detached(result)
@@ -57,13 +59,12 @@ class StageModule(nn.Module):
         return loss.reshape(1)
 
 
-def widened(structure, planned):
-    """The same in the dtypes of a plan: it knows nothing of autocast, under which tensors may be narrower."""
+def widened(structure, dtypes):
+    """The same with tensors in the dtypes of a plan: it knows nothing of autocast, under which they may be narrower."""
     leaves, spec = tree_flatten(structure)
-    plans = tree_flatten(planned)[0]
-    return tree_unflatten(
-        [leaf.to(plan.meta.dtype) if isinstance(plan, chain.Handle) else leaf for leaf, plan in zip(leaves, plans)], spec
-    )
+    if all(dtype is None or leaf.dtype == dtype for leaf, dtype in zip(leaves, dtypes)):
+        return structure
+    return tree_unflatten([leaf if dtype is None else leaf.to(dtype) for leaf, dtype in zip(leaves, dtypes)], spec)
 
 
 def detached(structure):
