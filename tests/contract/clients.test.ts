@@ -1,3 +1,4 @@
+import { writeFileSync } from 'node:fs';
 import {
   AddTagsCommand,
   CreateModelCommand,
@@ -13,7 +14,7 @@ import {
   waitUntilTrainingJobCompletedOrStopped,
 } from '@aws-sdk/client-sagemaker';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { logged } from '../support/jobs.ts';
+import { goOnFile, logged } from '../support/jobs.ts';
 import { BUCKET, IMAGE, ROLE, startService, type TestService } from '../support/service.ts';
 
 let service: TestService;
@@ -94,11 +95,15 @@ describe('the AWS SDK for JavaScript', () => {
   });
 
   it('stops idempotently, tags, pages through the list, and deletes', async () => {
-    await sagemaker.send(job('stopped', 'trap "exit 0" TERM; echo ready; while :; do sleep 0.1; done'));
-    await logged(service, 'stopped', /ready/);
+    // It ends when told, so that the second stop comes while it stops.
+    const command =
+      'trap "stopped=yes" TERM; echo ready; until [ "$stopped" ] && [ -e "$SM_MODEL_DIR/../go-on" ]; do sleep 0.1; done';
+    await sagemaker.send(job('stopped', command));
+    await logged(service, 'stopped', /^algo-1: ready/);
     const name = { TrainingJobName: 'stopped' };
     await sagemaker.send(new StopTrainingJobCommand(name));
     await sagemaker.send(new StopTrainingJobCommand(name));
+    writeFileSync(goOnFile(service, 'stopped'), '');
     const waited = await waitUntilTrainingJobCompletedOrStopped({ client: sagemaker, ...waiting }, name);
     expect(waited.state).toBe('SUCCESS');
     const late = await refusal(sagemaker.send(new StopTrainingJobCommand(name)));

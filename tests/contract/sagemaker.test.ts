@@ -4,7 +4,15 @@ import { join } from 'node:path';
 import type { CreateTrainingJobRequest } from '@trainyard/api';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { awsCli, boto3 } from '../support/clients.ts';
-import { createJob, finished, logged, logLines, shellRequest, sourceArchive } from '../support/jobs.ts';
+import {
+  createJob,
+  finished,
+  goOnFile,
+  logged,
+  logLines,
+  shellRequest,
+  sourceArchive,
+} from '../support/jobs.ts';
 import { BUCKET, ROLE, startService, type TestService } from '../support/service.ts';
 
 const GROUP = '/aws/sagemaker/TrainingJobs';
@@ -241,7 +249,12 @@ async function notices(name: string): Promise<string[]> {
 
 describe('boto3', () => {
   it('stops a job once and again, is refused when it has ended, and its waiter follows', async () => {
-    const name = await createJob(service, { script: 'wait_for_stop.py', distribution: 'none', instances: 1 });
+    const name = await createJob(service, {
+      script: 'wait_for_stop.py',
+      distribution: 'none',
+      instances: 1,
+      hyperParameters: { hold: 'yes' },
+    });
     await logged(service, name, /waiting/);
     const answer = (await boto3(
       service,
@@ -254,6 +267,7 @@ name = '${name}'
 running = code('delete_training_job', TrainingJobName=name)
 stops = [code('stop_training_job', TrainingJobName=name) for _ in range(3)]
 stopping = sm.describe_training_job(TrainingJobName=name)
+open('${goOnFile(service, name)}', 'w').close()
 waiter = sm.get_waiter('training_job_completed_or_stopped')
 waiter.wait(TrainingJobName=name, WaiterConfig={'Delay': 1, 'MaxAttempts': 60})
 ended = sm.describe_training_job(TrainingJobName=name)
@@ -359,7 +373,10 @@ result['newest'] = listed(lambda n: create(f'new-{n}'), NameContains='job-')
 result['newest_all'] = listed(lambda n: create(f'newer-{n}'))
 result['by_name'] = listed(lambda n: create(f'a-late-{n}'), SortBy='Name', SortOrder='Ascending')
 result['by_name_down'] = listed(NameContains='JOB', SortBy='Name', SortOrder='Descending')
-for name in ('job-2', 'job-7'): sm.stop_training_job(TrainingJobName=name)
+for name in ('job-2', 'job-7'):
+    sm.stop_training_job(TrainingJobName=name)
+    # A stop is taken at once and carried out a moment later.
+    while sm.describe_training_job(TrainingJobName=name)['TrainingJobStatus'] != 'Stopped': time.sleep(0.02)
 result['stopped'] = sorted(listed(StatusEquals='Stopped'))
 result['by_status'] = listed(SortBy='Status', SortOrder='Descending', NameContains='job-')[:2]
 result['between'] = listed(CreationTimeAfter=after, CreationTimeBefore=before)

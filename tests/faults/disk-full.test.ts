@@ -13,7 +13,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { createJob, finished, logged, reaches, unpacked } from '../support/jobs.ts';
+import { createJob, finished, goOnFile, logged, reaches, unpacked } from '../support/jobs.ts';
 import { BUCKET, processesOf, ROOT, startService, type TestService } from '../support/service.ts';
 import { until } from '../support/until.ts';
 
@@ -118,7 +118,7 @@ describe.skipIf(skip !== null)(`when the disk is full${skip === null ? '' : ` (s
     });
     await logged(service, name, /weights written/);
     fill();
-    writeFileSync(join(service.dataDir, 'jobs', name, '1/hosts/algo-1/ml/go-on'), '');
+    writeFileSync(goOnFile(service, name), '');
     await logged(service, name, /No room for the artifacts at s3:.*: the disk of the store is full/);
     await reaches(service, name, 'Uploading');
     rmSync(filler);

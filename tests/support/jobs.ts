@@ -89,6 +89,11 @@ export function shellRequest(name: string, command: string): CreateTrainingJobRe
   };
 }
 
+/** The file that scripts of `tests/fixtures/scripts` wait for when they are told to hold, as the machine sees it. */
+export function goOnFile(service: TestService, name: string, host = 'algo-1'): string {
+  return join(service.dataDir, 'jobs', name, '1/hosts', host, 'ml/go-on');
+}
+
 /** A `sourcedir.tar.gz` of the files: name to content. */
 export async function sourceArchive(files: Record<string, string | Buffer>): Promise<Blob> {
   const directory = mkdtempSync(join(tmpdir(), 'trainyard-source-'));
