@@ -171,7 +171,8 @@ test('a script that ignores SIGTERM is killed when its time is over', async () =
 });
 
 test('MaxRuntime ends the script while the service is away, and the report waits for it', async () => {
-  world = await AgentWorld.start({ maxRuntimeMs: 1500, stopGraceMs: 5000 });
+  // Long enough for the script to be seen before its time is over, also where a machine stands still for seconds.
+  world = await AgentWorld.start({ maxRuntimeMs: 6000, stopGraceMs: 5000 });
   await world.code({ 'train.py': 'import time\nprint("running", flush=True)\ntime.sleep(600)\n' });
   world.startAgent();
   await world.phase('ready');

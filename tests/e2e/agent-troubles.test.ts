@@ -20,16 +20,18 @@ describe('torchrun', () => {
       'train.py': `
 import os, signal, sys, time
 rank = int(os.environ["RANK"])
+ready = os.environ["SM_OUTPUT_DIR"] + "/ready-"
 print("rank", rank, "of", os.environ["WORLD_SIZE"], flush=True)
 def fail():
     raise ValueError("bad batch 17")
 if rank == 1:
-    time.sleep(0.5)
+    while not (os.path.exists(ready + "0") and os.path.exists(ready + "2")):
+        time.sleep(0.02)
     fail()
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if rank == 0:
-    time.sleep(0.2)
     print("Traceback (most recent call last):\\nRuntimeError: [pair.cc:534] Connection closed by peer [127.0.0.1]", file=sys.stderr, flush=True)
+open(ready + str(rank), "w").close()
 time.sleep(600)
 `,
     });
@@ -49,7 +51,7 @@ time.sleep(600)
         exitCode: 1,
         signal: null,
         exception: 'ValueError: bad batch 17',
-        location: 'train.py:6',
+        location: 'train.py:7',
         isConsequence: false,
         sameTraceRanks: [1],
       },
@@ -57,7 +59,7 @@ time.sleep(600)
     expect(await world.line('rank 2 of 3')).toMatchObject({ source: 'stdout', rank: 2 });
     expect(await world.line('Rank 1 on algo-1 failed')).toMatchObject({
       source: 'agent',
-      message: 'Rank 1 on algo-1 failed at train.py:6: ValueError: bad batch 17 (exit code 1)',
+      message: 'Rank 1 on algo-1 failed at train.py:7: ValueError: bad batch 17 (exit code 1)',
     });
   });
 
@@ -270,6 +272,7 @@ open(root + "/final", "w").write("last moment")
     'the first checkpoint',
     () => world.objects.has('b/ckpt/epoch-1/model.bin') && world.objects.has('b/ckpt/shared'),
   );
+  await world.checkpointsKept('epoch-1/model.bin', 'shared');
   // Another host writes the same key: then it is that host's.
   world.objects.set('b/ckpt/shared', Buffer.from('the other host’s'));
   await world.killAgent();

@@ -21,6 +21,7 @@ import { constants, tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { HostCommand, HostPlan, HostReport, LogBatch, LogLine, SyncRequest } from '@trainyard/api';
+import { endProcessesOf } from '../support/service.ts';
 import { until } from '../support/until.ts';
 
 const ROOT = resolve(import.meta.dirname, '../..');
@@ -188,6 +189,15 @@ export class AgentWorld {
     await until('the agent to exit', () => this.agentExit !== null, { show: () => this.agentOutput });
   }
 
+  /** Waits until the agent has written down which files are in the store, so that it knows them after a crash too. */
+  checkpointsKept(...paths: string[]): Promise<unknown> {
+    const record = join(this.root, 'state/agent/checkpoints.json');
+    return until(`the record of ${paths.join(', ')}`, () => {
+      const kept = JSON.parse(readFileSync(record, 'utf8')) as Record<string, { etag: string | null }>;
+      return paths.every((path) => kept[path]?.etag);
+    });
+  }
+
   isRunning(pid: number): boolean {
     try {
       process.kill(pid, 0);
@@ -212,6 +222,8 @@ export class AgentWorld {
   async dispose(): Promise<void> {
     this.#agent?.kill('SIGKILL');
     this.#init.close();
+    // A process that is just being ended may still make a file where its folder is being removed.
+    await endProcessesOf(this.root);
     for (const wake of this.#waiting) wake();
     this.#server?.closeAllConnections();
     this.#server?.close();
