@@ -18,14 +18,23 @@ describe('mpirun over two hosts', () => {
   test('names the rank that raised, and the host where it ran, which is not the one that logged it', async () => {
     const name = await job(
       'mpi',
-      `import os, time
+      `import os, socket, time
 rank = int(os.environ["OMPI_COMM_WORLD_RANK"])
 print("here", rank, os.uname().nodename, flush=True)
 def step():
     raise ValueError("bad batch of rank 3")
 if rank == 3:
+    # When all have printed and mpirun has had the time to read it.
+    with socket.create_server(("algo-2", 5555)) as server:
+        others = [server.accept() for _ in range(3)]
     time.sleep(0.5)
     step()
+while True:
+    try:
+        link = socket.create_connection(("algo-2", 5555))
+        break
+    except ConnectionRefusedError:
+        time.sleep(0.05)
 time.sleep(600)
 `,
     );
