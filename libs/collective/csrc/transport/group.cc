@@ -1,7 +1,6 @@
 #include "csrc/transport/group.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -23,12 +22,6 @@ std::vector<std::string> initialNames(const std::vector<int>& globalRanks) {
     names.push_back("rank " + std::to_string(globalRanks[rank]));
   }
   return names;
-}
-
-int usableCores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
 }
 
 // What the leader of a host sends to each member, followed by the memory's
@@ -208,7 +201,6 @@ void Group::findHosts(Wait& wait) {
   for (int rank : topology_.hosts[topology_.host]) {
     sharesHost_[rank] = true;
   }
-  oversubscribed_ = topology_.localSize() > usableCores();
 }
 
 void Group::shareMemory(Wait& wait) {
@@ -280,7 +272,7 @@ void Group::shareMemory(Wait& wait) {
   }
   segment_ = std::make_unique<SharedSegment>(
       numbers[0], topology_.seat, members, invitation.slotBytes,
-      invitation.nonce, oversubscribed_);
+      invitation.nonce);
   for (int seat = 0; seat < seats; seat++) {
     if (seat != topology_.seat) {
       peerArenas_[seat] = std::make_unique<PeerArena>(

@@ -86,9 +86,6 @@ class Group {
   }
   // Names the processes of all ranks, for what holds as long as they live.
   std::string processes() const;
-  bool oversubscribed() const {
-    return oversubscribed_;
-  }
 
   // The connections to `rank` for collectives; made on first use by both.
   // There are `linkStripes` of them to other hosts.
@@ -132,7 +129,6 @@ class Group {
   std::vector<FileDescriptor> toLeader_; // this rank's, if it leads none
   std::vector<bool> sharesHost_;
   Topology topology_;
-  bool oversubscribed_ = false;
   std::unique_ptr<SharedSegment> segment_;
   std::vector<std::unique_ptr<PeerArena>> peerArenas_; // by seat
   std::unique_ptr<ControlLinks> control_;

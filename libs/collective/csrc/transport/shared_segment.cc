@@ -13,12 +13,14 @@ namespace trainyard::collective {
 
 namespace {
 
-constexpr uint64_t kMagic = 0x5459434f4c4c0001; // layout version in the end
+constexpr uint64_t kMagic = 0x5459434f4c4c0002; // layout version in the end
 constexpr size_t kHeaderBytes = 4096;
-// About 20 µs of spinning, the time a sleep and a wake-up cost.
-constexpr int kSpins = 2000;
-// With more ranks than cores, the peer may need this core: hand it over.
-constexpr int kYields = 4;
+// A sleep and a wake-up cost about as much, above all where a core has halted.
+constexpr auto kSpin = std::chrono::microseconds(50);
+constexpr int kPauses = 16; // between looks at the clock
+// Longer than a move and the caches' warming take: seldom enough for the
+// scheduler to have its way in between.
+constexpr auto kSpread = std::chrono::milliseconds(1);
 
 size_t roundUp(size_t size) {
   return (size + 4095) / 4096 * 4096;
@@ -71,13 +73,11 @@ SharedSegment::SharedSegment(
     int seat,
     std::vector<int> ranks,
     size_t slotBytes,
-    const uint8_t nonce[16],
-    bool oversubscribed)
+    const uint8_t nonce[16])
     : seat_(seat),
       ranks_(std::move(ranks)),
       slotBytes_(slotBytes),
-      size_(sizeFor(int(ranks_.size()), slotBytes)),
-      oversubscribed_(oversubscribed) {
+      size_(sizeFor(int(ranks_.size()), slotBytes)) {
   void* base =
       mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (base == MAP_FAILED) {
@@ -121,6 +121,7 @@ char* SharedSegment::slot(int seat, uint64_t chunk) const {
 
 void SharedSegment::post() {
   Seat& mine = seats_[seat_];
+  mine.core.store(sched_getcpu(), std::memory_order_relaxed);
   // Sequentially consistent on both sides: either the sleeper sees the new
   // clock, or this rank sees the sleeper.
   mine.clock.fetch_add(1, std::memory_order_seq_cst);
@@ -147,20 +148,78 @@ void SharedSegment::waitFor(int seat, Wait& wait) {
   waitUntil(seat, seats_[seat_].clock.load(std::memory_order_relaxed), wait);
 }
 
+bool SharedSegment::coreIsWanted(uint32_t value) const {
+  const int core = sched_getcpu();
+  for (int seat = 0; seat < seats(); seat++) {
+    if (seats_[seat].core.load(std::memory_order_relaxed) == core &&
+        !reached(seat, value)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// The scheduler leaves ranks together on one core for tens of milliseconds, and
+// with long waits for seconds, while another core has less to do: ranks that
+// meet all the time have always just run, and are often not even queued. Only
+// where ranks need all cores; with more cores, wake-ups find a free one.
+void SharedSegment::spread() {
+  cpu_set_t allowed;
+  const int core = sched_getcpu();
+  if (core < 0 || core >= CPU_SETSIZE ||
+      sched_getaffinity(0, sizeof allowed, &allowed) != 0 ||
+      CPU_COUNT(&allowed) < 2 || CPU_COUNT(&allowed) > seats()) {
+    return;
+  }
+  int ranks[CPU_SETSIZE] = {};
+  int last = -1; // seat on this core: one moves at a time
+  for (int seat = 0; seat < seats(); seat++) {
+    const int theirs = seats_[seat].core.load(std::memory_order_relaxed);
+    if (theirs >= 0 && theirs < CPU_SETSIZE) {
+      ranks[theirs]++;
+      last = theirs == core ? seat : last;
+    }
+  }
+  int emptiest = core;
+  for (int other = 0; other < CPU_SETSIZE; other++) {
+    if (CPU_ISSET(other, &allowed) && ranks[other] < ranks[emptiest]) {
+      emptiest = other;
+    }
+  }
+  if (last != seat_ || ranks[core] < ranks[emptiest] + 2) {
+    return; // a move would not make it more even
+  }
+  cpu_set_t target;
+  CPU_ZERO(&target);
+  CPU_SET(emptiest, &target);
+  // There at once, and free to be moved again.
+  sched_setaffinity(0, sizeof target, &target);
+  sched_setaffinity(0, sizeof allowed, &allowed);
+  seats_[seat_].core.store(emptiest, std::memory_order_relaxed);
+}
+
 void SharedSegment::waitUntil(int seat, uint32_t value, Wait& wait) {
   if (reached(seat, value)) {
     return;
   }
-  for (int i = 0; i < (oversubscribed_ ? kYields : kSpins); i++) {
-    if (oversubscribed_) {
+  const auto now = Clock::now();
+  if (now >= spreadAt_) {
+    spreadAt_ = now + kSpread;
+    spread();
+  }
+  const auto end = now + kSpin;
+  do {
+    if (coreIsWanted(value)) {
       sched_yield();
     } else {
-      pause();
+      for (int i = 0; i < kPauses && !reached(seat, value); i++) {
+        pause();
+      }
     }
     if (reached(seat, value)) {
       return;
     }
-  }
+  } while (Clock::now() < end);
   Seat& peer = seats_[seat];
   struct Sleeper {
     explicit Sleeper(Seat& seat) : seat(seat) {

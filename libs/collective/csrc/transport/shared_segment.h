@@ -48,8 +48,7 @@ class SharedSegment {
       int seat,
       std::vector<int> ranks,
       size_t slotBytes,
-      const uint8_t nonce[16],
-      bool oversubscribed);
+      const uint8_t nonce[16]);
   ~SharedSegment();
   SharedSegment(const SharedSegment&) = delete;
 
@@ -85,17 +84,24 @@ class SharedSegment {
     std::atomic<uint32_t> clock;
     std::atomic<uint32_t> sleepers;
     std::atomic<uint32_t> left;
+    std::atomic<int32_t> core; // on which its owner ran when it last posted
   };
   struct Header;
 
   bool reached(int seat, uint32_t value) const;
+  // Whether a rank that has yet to reach `value` ran on this core last: it may
+  // be waiting for the core.
+  bool coreIsWanted(uint32_t value) const;
+  // Moves this thread to a core with fewer ranks if this one has too many; its
+  // affinity is afterwards as before.
+  void spread();
   void waitUntil(int seat, uint32_t value, Wait& wait);
 
   int seat_;
   std::vector<int> ranks_;
   size_t slotBytes_;
   size_t size_;
-  bool oversubscribed_;
+  Clock::time_point spreadAt_; // the next look
   char* base_ = nullptr;
   Seat* seats_ = nullptr;
 };
