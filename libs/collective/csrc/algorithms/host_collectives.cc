@@ -16,6 +16,8 @@ namespace {
 constexpr size_t kPieceBytes = 64 * 1024;
 // What is read from another member's memory at once to be folded.
 constexpr size_t kReadBytes = 128 * 1024;
+// And of what is only moved: a failure shall not have to wait for gigabytes.
+constexpr size_t kReadAtOnce = 64 << 20;
 
 void copy(void* to, const void* from, size_t size, bool streaming = false) {
   if (to == from || size == 0) {
@@ -92,6 +94,29 @@ void HostCollectives::arrive(Operation& op) {
   }
 }
 
+void HostCollectives::arriveTimed(Operation& op, size_t bytes) {
+  const OpKind kind = op.descriptor.kind;
+  myArrival().paces = planner_.paces(kind);
+  arrive(op);
+  if (planner_.tries(bytes)) {
+    Paces slowest;
+    for (int seat = 0; seat < members(); seat++) {
+      const Paces& theirs = arrivalOf(seat).paces;
+      slowest.staged = std::max(slowest.staged, theirs.staged);
+      slowest.oneCopy = std::max(slowest.oneCopy, theirs.oneCopy);
+    }
+    planner_.settle(kind, slowest);
+    arrivedAt_ = Clock::now();
+  }
+}
+
+void HostCollectives::endTimed(const Operation& op, size_t bytes, bool reading) {
+  if (planner_.tries(bytes)) {
+    const std::chrono::duration<double> seconds = Clock::now() - arrivedAt_;
+    planner_.took(op.descriptor.kind, reading, seconds.count() / double(bytes));
+  }
+}
+
 void HostCollectives::meet(Operation& op) {
   segment_.post();
   segment_.waitForAll(op.wait);
@@ -154,8 +179,9 @@ void HostCollectives::read(
   uint64_t at = arrivalOf(seat).address + offset;
   for (const auto& piece : to) {
     for (size_t done = 0; done < piece.size;) {
-      const iovec here = {piece.data + done, piece.size - done};
-      const iovec there = {reinterpret_cast<void*>(at), piece.size - done};
+      const size_t size = std::min(kReadAtOnce, piece.size - done);
+      const iovec here = {piece.data + done, size};
+      const iovec there = {reinterpret_cast<void*>(at), size};
       const ssize_t n =
           process_vm_readv(group_.pidOf(rank), &here, 1, &there, 1, 0);
       if (n <= 0) {
@@ -163,6 +189,7 @@ void HostCollectives::read(
       }
       done += size_t(n);
       at += size_t(n);
+      group_.state().check();
     }
   }
 }
@@ -295,16 +322,18 @@ void HostCollectives::allreduce(Operation& op, char* buffer, size_t count) {
     layOut(op, buffer, count, 0);
     myArrival().laidOut = 1;
   }
-  arrive(op);
+  arriveTimed(op, bytes);
   if (allInArenas()) {
     planner_.log("host", op.descriptor.kind, bytes, "direct", "all in arenas");
     reduceDirect(op, buffer, count);
   } else if (allReadable()) {
     planner_.log("host", op.descriptor.kind, bytes, "one-copy", "readable");
     reduceByReading(op, buffer, count);
+    endTimed(op, bytes, true);
   } else {
     planner_.log("host", op.descriptor.kind, bytes, "staged", "private memory");
     reduceStaged(op, buffer, count);
+    endTimed(op, bytes, false);
   }
 }
 
@@ -519,7 +548,7 @@ void HostCollectives::allgather(
     layOutChunk(segment_.slot(member(), chunk_), 0);
     myArrival().laidOut = 1;
   }
-  arrive(op);
+  arriveTimed(op, all);
   checkSizes();
   if (offered && (allInArenas() || allReadable())) {
     const bool direct = allInArenas();
@@ -539,6 +568,9 @@ void HostCollectives::allgather(
       }
     }
     meet(op);
+    if (!direct) {
+      endTimed(op, all, true);
+    }
     return;
   }
   planner_.log("host", op.descriptor.kind, all, "staged", "private memory");
@@ -566,6 +598,7 @@ void HostCollectives::allgather(
           }
         }
       });
+  endTimed(op, all, false);
 }
 
 // ReduceScatter
@@ -633,7 +666,7 @@ void HostCollectives::reduceScatter(
     write(segment_.slot(member(), chunk_), 0);
     myArrival().laidOut = 1;
   }
-  arrive(op);
+  arriveTimed(op, total);
   if (allInArenas()) {
     planner_.log("host", op.descriptor.kind, total, "direct", "all in arenas");
     for (size_t at = 0; at < mine; at += kPieceBytes) {
@@ -661,6 +694,7 @@ void HostCollectives::reduceScatter(
       });
     }
     meet(op);
+    endTimed(op, total, true);
     return;
   }
   planner_.log("host", op.descriptor.kind, total, "staged", "private memory");
@@ -681,6 +715,7 @@ void HostCollectives::reduceScatter(
       });
     }
   });
+  endTimed(op, total, false);
 }
 
 // Broadcast
@@ -706,7 +741,7 @@ void HostCollectives::broadcast(Operation& op, int root, const Pieces& data) {
   if (source && !offer(op.descriptor.kind, bytes, data)) {
     gatherFrom(data, 0, std::min(bytes, block), segment_.slot(root, chunk_));
   }
-  arrive(op);
+  arriveTimed(op, bytes);
   if (arrivalOf(root).arenaOffset >= 0) {
     planner_.log("host", op.descriptor.kind, bytes, "direct", "root in arena");
     if (!source) {
@@ -723,6 +758,7 @@ void HostCollectives::broadcast(Operation& op, int root, const Pieces& data) {
       read(op, root, 0, data);
     }
     meet(op);
+    endTimed(op, bytes, true);
     return;
   }
   planner_.log("host", op.descriptor.kind, bytes, "staged", "private memory");
@@ -741,6 +777,7 @@ void HostCollectives::broadcast(Operation& op, int root, const Pieces& data) {
               segment_.slot(root, chunk_ + k), streaming);
         }
       });
+  endTimed(op, bytes, false);
 }
 
 // AllToAll

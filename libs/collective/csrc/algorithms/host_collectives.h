@@ -67,6 +67,7 @@ class HostCollectives : public Collectives {
     uint64_t address; // of the member's input, where others may read it
     uint8_t laidOut; // the first chunk is in its slot already
     uint8_t onDesk; // the data follow
+    Paces paces; // of the member, for this kind of operation
     uint64_t sizes[64]; // all-to-all: bytes for each member
   };
   static constexpr size_t kDataOffset = 1024;
@@ -77,6 +78,10 @@ class HostCollectives : public Collectives {
   char* deskData(int seat) const;
   void begin(Operation& op);
   void arrive(Operation& op);
+  // The same for an operation whose way may depend on how long the ones before
+  // took, and its end.
+  void arriveTimed(Operation& op, size_t bytes);
+  void endTimed(const Operation& op, size_t bytes, bool reading);
   void meet(Operation& op);
   void verify(Operation& op, int seat);
   bool allInArenas() const;
@@ -107,6 +112,7 @@ class HostCollectives : public Collectives {
   SharedSegment& segment_;
   Planner& planner_;
   uint64_t turn_ = 0; // operations begun
+  Clock::time_point arrivedAt_; // all, at the operation that is timed
   uint64_t chunk_ = 0; // chunks passed through each ring
   std::vector<char> bounce_; // for what is read and folded at once
 };

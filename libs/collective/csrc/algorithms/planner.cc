@@ -12,6 +12,17 @@
 
 namespace trainyard::collective {
 
+namespace {
+
+// How often the slower way is tried again: seldom enough to cost nothing, often
+// enough to notice that other work, or a hypervisor that moves cores from one
+// cache to another, has changed which it is.
+constexpr uint32_t kRetry = 32;
+// Staging is left for what is clearly faster only, not for noise.
+constexpr double kClearly = 0.8;
+
+} // namespace
+
 WorldSchedule Planner::world(const Topology& topology) const {
   if (topology.hosts.size() == 1) {
     return WorldSchedule::host;
@@ -40,7 +51,27 @@ bool Planner::readsPeers(OpKind op, size_t bytes) const {
       return reads_[kind][band];
     }
   }
-  return false;
+  return readsFixed_ ? reads_[0][0]
+                     : readable_ && trials_[size_t(op)].reads;
+}
+
+void Planner::settle(OpKind op, const Paces& slowest) {
+  Trial& trial = trials_[size_t(op)];
+  if (slowest.staged == 0 || slowest.oneCopy == 0) {
+    trial.reads = slowest.staged > 0;
+    return;
+  }
+  const bool faster = slowest.oneCopy < kClearly * slowest.staged;
+  trial.reads = ++trial.settled % kRetry == 0 ? !faster : faster;
+}
+
+// Gains count at once, losses by a quarter: a single slow call, such as the
+// first one into fresh memory, shall not decide for long.
+void Planner::took(OpKind op, bool reading, double secondsPerByte) {
+  Paces& paces = trials_[size_t(op)].paces;
+  double& pace = reading ? paces.oneCopy : paces.staged;
+  pace = pace == 0 ? secondsPerByte
+                   : std::min(secondsPerByte, (3 * pace + secondsPerByte) / 4);
 }
 
 void Planner::setReads(bool reads) {
@@ -70,10 +101,11 @@ void Planner::refine(const Findings& found, const Topology& topology) {
   auto within = [](double value, double low, double high) {
     return size_t(std::min(std::max(value, low), high));
   };
+  readable_ = found.readable == 0;
   for (size_t kind = 0; kind < kReadKinds && !readsFixed_; kind++) {
     for (size_t band = 0; band < kBands; band++) {
       reads_[kind][band] = found.readable == 0 &&
-          found.oneCopy[kind][band] < 0.8 * found.staged[kind][band];
+          found.oneCopy[kind][band] < kClearly * found.staged[kind][band];
     }
   }
   if (topology.hosts.size() > 1 && found.linkSecondsPerByte > 0) {

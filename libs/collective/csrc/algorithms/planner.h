@@ -28,6 +28,12 @@ constexpr size_t kBandEnds[kBands] = {724 << 10, 6 << 20, 32 << 20};
 // And for what: AllGather (also for ReduceScatter), AllReduce, Broadcast.
 constexpr size_t kReadKinds = 3;
 
+// What moving one byte took a rank lately, in seconds; 0 where not tried.
+struct Paces {
+  double staged = 0;
+  double oneCopy = 0;
+};
+
 // What a short probe has measured, in seconds; the slowest rank's, so that all
 // ranks have the same. Only doubles: ranks agree by an AllReduce of the whole.
 struct Findings {
@@ -42,8 +48,9 @@ struct Findings {
 };
 
 // Chooses schedules from a table of sizes and the topology, refined by what a
-// probe has found. The choice must be the same on all ranks, so it depends on
-// nothing else: not on time, load or what this rank alone has seen.
+// probe, and for large operations those before, have found. The choice must be
+// the same on all ranks, so it depends on what all ranks know alike only: not on
+// time, load or what this rank alone has seen.
 //
 // TRAINYARD_COLLECTIVE_PLAN overrides entries of the table, for measurements:
 // "oneshot=65536,flat=0"; what it names is not refined. With
@@ -60,6 +67,18 @@ class Planner {
   // Whether ranks of a host read each other's ordinary memory for an operation
   // of so many bytes.
   bool readsPeers(OpKind op, size_t bytes) const;
+  // Whether an operation of so many bytes is itself the measurement of that,
+  // being too large for a probe. Ranks then tell each other their paces at
+  // every arrival: from the slowest rank's follows the way of the next such
+  // operation, on all ranks alike.
+  bool tries(size_t bytes) const {
+    return bytes > kBandEnds[kBands - 1] && readable_ && !readsFixed_;
+  }
+  const Paces& paces(OpKind op) const {
+    return trials_[size_t(op)].paces;
+  }
+  void settle(OpKind op, const Paces& slowest);
+  void took(OpKind op, bool reading, double secondsPerByte);
   // Largest AllReduce between hosts in which everyone sends everything.
   size_t railOneShotBytes() const {
     return railOneShot_.value;
@@ -117,6 +136,13 @@ class Planner {
   Entry moversRingFrom_{33};
   bool probing_ = false;
   bool reads_[kReadKinds][kBands] = {};
+  bool readable_ = false;
+  struct Trial {
+    Paces paces; // of this rank
+    uint32_t settled = 0;
+    bool reads = false;
+  };
+  Trial trials_[size_t(OpKind::barrier) + 1];
   bool readsFixed_ = false;
   bool probes_ = true;
   bool forceFlat_ = false;
