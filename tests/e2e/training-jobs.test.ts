@@ -1,10 +1,10 @@
 import { execFile } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { createJob, finished, logged, logLines, SCRIPTS, unpacked } from '../support/jobs.ts';
+import { createJob, finished, goOnFile, logged, logLines, SCRIPTS, unpacked } from '../support/jobs.ts';
 import {
   BUCKET,
   hostProcesses,
@@ -234,10 +234,15 @@ describe('a training job', () => {
   });
 
   it('can be stopped: the script gets SIGTERM and what it saved is uploaded', async () => {
-    const name = await createJob(service, { script: 'wait_for_stop.py', distribution: 'none' });
+    const name = await createJob(service, {
+      script: 'wait_for_stop.py',
+      distribution: 'none',
+      hyperParameters: { hold: 'yes' },
+    });
     for (const host of ['algo-1', 'algo-2']) await logged(service, name, new RegExp(`${host}: waiting`));
     await service.aws.sagemaker.call('StopTrainingJob', { TrainingJobName: name });
     expect((await service.describe(name)).TrainingJobStatus).toBe('Stopping');
+    for (const host of ['algo-1', 'algo-2']) writeFileSync(goOnFile(service, name, host), '');
     const job = await finished(service, name, 'Stopped');
     expect(job.SecondaryStatus).toBe('Stopped');
     expect(await logLines(service, name)).toContain('algo-1: got SIGTERM');
@@ -256,12 +261,13 @@ describe('a training job', () => {
     });
   });
 
+  // Long enough for the script to be there before its time is over, also where a machine stands still for seconds.
   it('ends with MaxRuntimeExceeded and keeps its model', async () => {
     const name = await createJob(service, {
       script: 'wait_for_stop.py',
       distribution: 'none',
       instances: 1,
-      change: { StoppingCondition: { MaxRuntimeInSeconds: 2 } },
+      change: { StoppingCondition: { MaxRuntimeInSeconds: 8 } },
     });
     const job = await finished(service, name, 'Stopped');
     expect(job.SecondaryStatus).toBe('MaxRuntimeExceeded');
