@@ -108,14 +108,21 @@ const jsonLines = (text: string): Record<string, any>[] =>
     .map((line) => JSON.parse(line));
 
 const here = (): string[] => ['--data', data];
-const services = (directory: string): number[] =>
-  processesOf(directory).filter((pid) => {
-    try {
-      return readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes('trainyard-service.mjs');
-    } catch {
-      return false;
-    }
-  });
+const read = (pid: number, file: 'cmdline' | 'stat'): string => {
+  try {
+    return readFileSync(`/proc/${pid}/${file}`, 'latin1');
+  } catch {
+    return '';
+  }
+};
+const services = (directory: string): number[] => {
+  const found = processesOf(directory).filter((pid) =>
+    read(pid, 'cmdline').includes('trainyard-service.mjs'),
+  );
+  // What a service has just forked has its command line until it becomes another program.
+  const parentOf = (pid: number): number => Number(/^.*\) \S (\d+)/s.exec(read(pid, 'stat'))?.[1]);
+  return found.filter((pid) => !found.includes(parentOf(pid)));
+};
 
 describe('without a service', () => {
   it('two commands at once start one, that both use', async () => {

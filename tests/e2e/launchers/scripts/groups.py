@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import time
 
 PORT, NUMBERS, RANKS = 5555, 40, 4
 
@@ -19,10 +20,10 @@ def serve():
 def fetch(host):
     while True:
         try:
-            with socket.create_connection((host, PORT), 5) as server:
+            with socket.create_connection((host, PORT), 60) as server:
                 return json.loads(server.makefile().read())
         except ConnectionRefusedError:
-            continue
+            time.sleep(0.05)
 
 
 def main():
