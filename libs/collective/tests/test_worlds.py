@@ -157,6 +157,7 @@ def send_much(rank, size, numel):
     time.sleep(1)
     grown = count_resources()[0] - before
     done = [work.is_completed() for work in works]
+    dist.distributed_c10d._get_default_store().set("looked", "")
     for work in works:
         work.wait()
     return grown, done
@@ -182,7 +183,8 @@ def test_a_receiver_that_does_not_read_costs_the_sender_no_memory():
 def receive_late(rank, size, numel):
     x = torch.zeros(numel)
     dist.broadcast(torch.ones(1), 0)
-    time.sleep(2)  # the condition itself: a receiver that is not there yet
+    # The condition itself: a receiver that is not there yet, until the sender has looked.
+    dist.distributed_c10d._get_default_store().wait(["looked"])
     for _ in range(4):
         dist.broadcast(x, 0)
     return bool((x == 1).all())
