@@ -1,6 +1,7 @@
 """Starts programs under torchrun and mpirun, as a user does, and leaves none of their processes behind."""
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -55,13 +56,22 @@ def find_mpirun():
     return str(beside) if beside.exists() else shutil.which("mpirun")
 
 
+def free_port():
+    """A port that nobody listens on, as text. Connections that others make until it is used are not given such a low one."""
+    while True:
+        port = random.randrange(20000, 30000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return str(port)
+            except OSError:
+                continue
+
+
 def mpirun(ranks, program, *arguments, cwd, **environment):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     command = [find_mpirun(), "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", ranks]
     return run_group(
         [*command, sys.executable, program, *arguments],
         cwd,
-        {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **environment},
+        {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), **environment},
     )

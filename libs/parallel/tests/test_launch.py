@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -17,9 +18,15 @@ START = "import runpy, sys, trainyard_parallel.import_hook; del sys.argv[0]; run
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
+    """A port that nobody listens on, as text. Connections that others make until it is used are not given such a low one."""
+    while True:
+        port = random.randrange(20000, 30000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return str(port)
+            except OSError:
+                continue
 
 
 def variables(launcher, rank, size):

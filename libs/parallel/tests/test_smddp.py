@@ -1,7 +1,6 @@
 """Every strategy over the backend of libs/collective equals one process. Runs where that library has been built."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import test_checkpoint
 import test_v2
 import zoo
 from ranks import World
+from test_launch import free_port
 from training import compare
 
 BOUND = 1e-12
@@ -45,10 +45,12 @@ def world():
     folder = built()
     if folder is None:
         pytest.skip("libs/collective is not built for its present sources; libs/collective/script/test builds it")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    environment = {"TRAINYARD_PARALLEL_BACKEND": "smddp", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PYTHONPATH": str(folder)}
+    environment = {
+        "TRAINYARD_PARALLEL_BACKEND": "smddp",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+        "PYTHONPATH": str(folder),
+    }
     world = World(2, environment=environment)
     yield world
     world.close()
