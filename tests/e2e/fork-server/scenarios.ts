@@ -87,7 +87,7 @@ export const ALIKE: Record<string, Scenario> = {
   'SIGSEGV to itself': script('import os, signal; os.kill(os.getpid(), signal.SIGSEGV)'),
   'exit functions run last to first, after threads are joined': script(
     'import atexit, threading, time\natexit.register(print, "first"); atexit.register(print, "second")\n' +
-      'def work():\n    time.sleep(0.3); print("thread")\nthreading.Thread(target=work).start()\nthreading.Thread(target=time.sleep, args=(1000,), daemon=True).start()\nprint("main")',
+      'go = threading.Event()\ndef work():\n    go.wait(); time.sleep(0.3); print("thread")\nthreading.Thread(target=work).start()\nthreading.Thread(target=time.sleep, args=(1000,), daemon=True).start()\nprint("main"); go.set()',
   ),
   'an exit function that fails': script(
     'import atexit\natexit.register(print, "still")\n@atexit.register\ndef bad():\n    raise ValueError("at exit")',
