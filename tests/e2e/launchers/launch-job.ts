@@ -19,6 +19,8 @@ export const IMAGES = {
   tensorflow: `${REGISTRY}/tensorflow-training:2.21.0-cpu-py311`,
   mxnet: `${REGISTRY}/mxnet-training:1.9.1-cpu-py311`,
 };
+/** For a machine that is busy with other things or stands still for a while, beside what the product promises. */
+export const SLACK_MS = 10_000;
 export type FrameworkName = keyof typeof IMAGES;
 
 export const hasRuntime = (name: FrameworkName): boolean => existsSync(join(RUNTIMES, name, 'runtime.json'));
