@@ -86,12 +86,24 @@ void Wait::expire(const std::string& waitingFor) {
   throw Error(ErrorKind::timeout, message);
 }
 
+void Wait::raise(const std::string& waitingFor) const {
+  const ErrorKind kind = state_.kind();
+  throw Error(
+      kind,
+      state_.message() +
+          (kind == ErrorKind::timeout ? ". Meanwhile this rank waited in " +
+                   operation() + ": " + waitingFor
+                                      : ""));
+}
+
 void Wait::peerLeft(int rank) {
   // A rank also stops when its group failed; the reason is on its way then.
   for (int i = 0; i < 10 && !state_.failed(); i++) {
     std::this_thread::sleep_for(Milliseconds(20));
   }
-  state_.check();
+  if (state_.failed()) {
+    raise("still missing " + state_.nameOf(rank));
+  }
   const std::string message = state_.nameOf(rank) + " has left group " +
       state_.group() + " (it destroyed the group or ended) but " + operation() +
       " still needs it; every rank must issue the same operations before "

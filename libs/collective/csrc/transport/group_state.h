@@ -91,12 +91,16 @@ class Wait {
   template <typename Describe>
   void check(Describe describe) {
     if (state_.failed()) {
-      state_.check();
+      raise(describe());
     }
     if (deadline_.passed()) {
       expire(describe());
     }
   }
+
+  // Throws the group's failure. Whose time is over first may wait for a rank
+  // that waits itself, so a time-out is told with what this one waits for.
+  [[noreturn]] void raise(const std::string& waitingFor) const;
 
   // Something that must go on while this rank waits for others: with it set,
   // waits are cut into much shorter sleeps. Returns true while there is

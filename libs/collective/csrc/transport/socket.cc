@@ -172,6 +172,9 @@ void throwPeerLost(int peer, Wait& wait, const std::string& detail) {
   for (int i = 0; i < 10 && !wait.state().failed(); i++) {
     std::this_thread::sleep_for(Milliseconds(20));
   }
+  if (wait.state().failed()) {
+    wait.raise("still missing " + wait.state().nameOf(peer));
+  }
   wait.state().fail(
       ErrorKind::peerLost,
       wait.state().nameOf(peer) + " was lost during " + wait.operation() +
