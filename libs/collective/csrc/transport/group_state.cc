@@ -96,14 +96,17 @@ void Wait::raise(const std::string& waitingFor) const {
                                       : ""));
 }
 
-void Wait::peerLeft(int rank) {
-  // A rank also stops when its group failed; the reason is on its way then.
+void Wait::raiseCauseOfLoss(int rank) {
   for (int i = 0; i < 10 && !state_.failed(); i++) {
     std::this_thread::sleep_for(Milliseconds(20));
   }
   if (state_.failed()) {
     raise("still missing " + state_.nameOf(rank));
   }
+}
+
+void Wait::peerLeft(int rank) {
+  raiseCauseOfLoss(rank);
   const std::string message = state_.nameOf(rank) + " has left group " +
       state_.group() + " (it destroyed the group or ended) but " + operation() +
       " still needs it; every rank must issue the same operations before "

@@ -98,10 +98,6 @@ class Wait {
     }
   }
 
-  // Throws the group's failure. Whose time is over first may wait for a rank
-  // that waits itself, so a time-out is told with what this one waits for.
-  [[noreturn]] void raise(const std::string& waitingFor) const;
-
   // Something that must go on while this rank waits for others: with it set,
   // waits are cut into much shorter sleeps. Returns true while there is
   // anything to do.
@@ -112,6 +108,10 @@ class Wait {
   bool runBackground() {
     return background_ && background_();
   }
+
+  // A rank also stops when its group failed, and the reason may be on its way:
+  // throws it if it is there or comes in a moment.
+  void raiseCauseOfLoss(int rank);
 
   // Fails the group because a rank that is still needed has left it.
   [[noreturn]] void peerLeft(int rank);
@@ -133,6 +133,9 @@ class Wait {
 
  private:
   [[noreturn]] void expire(const std::string& waitingFor);
+  // Throws the group's failure. Whose time is over first may wait for a rank
+  // that waits itself, so a time-out is told with what this one waits for.
+  [[noreturn]] void raise(const std::string& waitingFor) const;
 
   GroupState& state_;
   Deadline deadline_;

@@ -168,13 +168,7 @@ FileDescriptor acceptFrom(int listener) {
 }
 
 void throwPeerLost(int peer, Wait& wait, const std::string& detail) {
-  // The root cause may already be known, or about to arrive.
-  for (int i = 0; i < 10 && !wait.state().failed(); i++) {
-    std::this_thread::sleep_for(Milliseconds(20));
-  }
-  if (wait.state().failed()) {
-    wait.raise("still missing " + wait.state().nameOf(peer));
-  }
+  wait.raiseCauseOfLoss(peer);
   wait.state().fail(
       ErrorKind::peerLost,
       wait.state().nameOf(peer) + " was lost during " + wait.operation() +
