@@ -23,7 +23,6 @@ import platform
 import shlex
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -35,14 +34,9 @@ ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(ROOT / "libs/parallel"), str(ROOT / "libs/collective/tests")]
 
 from cases import CASES  # noqa: E402
+from launching import free_port  # noqa: E402
 
 SECONDS = 900
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return str(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

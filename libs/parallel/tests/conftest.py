@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from multiprocessing.util import Finalize
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -14,6 +16,9 @@ FOLDER = tempfile.mkdtemp(prefix="ty-par-")
 os.environ["TMPDIR"] = tempfile.tempdir = FOLDER
 # After multiprocessing's own folder inside, whose priority is -100.
 Finalize(None, shutil.rmtree, (FOLDER, True), exitpriority=-200)
+
+# For launching.py, which starts programs for both libraries; modules of equal names are this folder's.
+sys.path.append(str(Path(__file__).resolve().parents[2] / "collective/tests"))
 
 # Makes torch.sagemaker importable in this process, as the wheel's .pth file does.
 import trainyard_parallel  # noqa: F401

@@ -2,8 +2,6 @@
 
 import json
 import os
-import random
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,22 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from launching import free_port
+
 SCRIPT = Path(__file__).parent / "v1_script.py"
 SECONDS = 180
 # What the wheel's .pth file does, then the script as it is.
 START = "import runpy, sys, trainyard_parallel.import_hook; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
-
-
-def free_port():
-    """A port that nobody listens on, as text. Connections that others make until it is used are not given such a low one."""
-    while True:
-        port = random.randrange(20000, 30000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-                return str(port)
-            except OSError:
-                continue
 
 
 def variables(launcher, rank, size):

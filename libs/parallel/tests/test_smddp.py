@@ -10,8 +10,8 @@ import pytest
 import test_checkpoint
 import test_v2
 import zoo
+from launching import free_port
 from ranks import World
-from test_launch import free_port
 from training import compare
 
 BOUND = 1e-12
