@@ -124,10 +124,10 @@ class Pipeline:
                 if self.suspensions[-1].state[0] != "call":
                     raise SMPRuntimeError("the step function did not call the model; call it, or remove @smp.step")
             key, plan = self.plan_for(*self.suspensions[0].state[1])
-            self.calls = {i: (suspension.state[1], suspension.autocast) for i, suspension in enumerate(self.suspensions)}
-            for call, _ in self.calls.values():
-                if self.plan_for(*call)[1] is not plan:
+            for suspension in self.suspensions[1:]:
+                if self.plan_for(*suspension.state[1])[1] is not plan:
                     raise SMPRuntimeError("micro-batches of one step have different shapes; give inputs of equal size")
+            self.calls = {i: (suspension.state[1], suspension.autocast) for i, suspension in enumerate(self.suspensions)}
             has_backward, loss_dtype = self.probe(owner, functions[0], plan)
             self.exchange = Exchange(self, plan, owner)
             # Once a step: to replace every unit's forward for every pass costs a percent of a small one.
